@@ -1,0 +1,133 @@
+"""Fitting the linear heads: non-negative channel weights that predict the raters' choice.
+
+With D_a, D_b the per-channel distances of the two sides, the probability that a rater finds B
+closer to the reference is modelled as sigmoid(gamma (log w.D_a - log w.D_b)): what counts is the
+*ratio* of two distances (Weber's law), so faint and strong distortions weigh alike, and the scale
+of w is free for :func:`anchor` to fix. LPIPS (Zhang et al. 2018) learns a small ranking network of
+(d_a, d_b) for the same purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backbones.features import channel_distances
+from ..lpips import LPIPSSat
+from .distortions import distort
+from .evaluate import agreement, pair_distances, to_batch
+from .judgements import Judgements
+
+TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """Weights (sum C,) with the choice that cross-validation made."""
+
+    weights: Tensor
+    strength: float
+    cross_validated: float
+
+
+def per_channel(metric: LPIPSSat, trials: Judgements) -> tuple[Tensor, Tensor]:
+    """Per-channel distances (n, sum C) of both sides; the heads of ``metric`` play no part."""
+
+    def distance(pred: Tensor, ref: Tensor) -> Tensor:
+        features = metric.backbone(torch.cat([metric.to_input(pred), metric.to_input(ref)]))
+        return torch.cat([channel_distances(*f.chunk(2)) for f in features], dim=1)
+
+    return pair_distances(distance, trials)
+
+
+def fit(
+    of_a: Tensor, of_b: Tensor, share_b: Tensor, confidence: Tensor, *, strength: float
+) -> Tensor:
+    """Non-negative weights (sum C,) by full-batch L-BFGS; deterministic.
+
+    ``strength`` pulls the weights, in units of each channel's mean distance, towards equal ones.
+    A guess (confidence 1) weighs half.
+    """
+    scale = torch.cat([of_a, of_b]).mean(dim=0) + TINY
+    a, b = (of_a / scale).double(), (of_b / scale).double()
+    weight = torch.where(confidence < 1.5, 0.5, 1.0).double()
+    log_w = torch.zeros(a.shape[1], dtype=torch.float64, requires_grad=True)
+    gamma = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [log_w, gamma], max_iter=300, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        w = log_w.exp()
+        logit = gamma.exp() * (torch.log(a @ w + TINY) - torch.log(b @ w + TINY))
+        losses = F.binary_cross_entropy_with_logits(logit, share_b.double(), reduction="none")
+        loss = (weight * losses).mean() + strength * log_w.square().mean()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    return (log_w.detach().exp() / scale.double()).float()
+
+
+def cross_validate(
+    of_a: Tensor, of_b: Tensor, trials: Judgements, *, strength: float, folds: int = 5
+) -> float:
+    """Agreement on reference images that were left out of the fit."""
+    share, confidence, fold = _targets(trials, folds)
+    scores = np.zeros(len(trials))
+    for k in range(folds):
+        out = torch.from_numpy(fold == k)
+        w = fit(of_a[~out], of_b[~out], share[~out], confidence[~out], strength=strength)
+        scores[fold == k] = agreement(of_a[out] @ w, of_b[out] @ w, share[out].numpy())
+    return float(scores.mean())
+
+
+def choose(
+    of_a: Tensor,
+    of_b: Tensor,
+    trials: Judgements,
+    strengths: Sequence[float] = (0.1, 0.03, 0.01, 0.003, 0.001),
+) -> HeadFit:
+    """Pick the regularisation by cross-validation, then fit on all trials given."""
+    found = [(cross_validate(of_a, of_b, trials, strength=s), s) for s in strengths]
+    best, strength = max(found)
+    share, confidence, _ = _targets(trials, 1)
+    return HeadFit(fit(of_a, of_b, share, confidence, strength=strength), strength, best)
+
+
+def set_heads(metric: LPIPSSat, weights: Tensor) -> None:
+    """Give the metric its head weights (sum C,), in the order of its feature maps."""
+    start = 0
+    for head in metric.heads:
+        head.data.copy_(weights[start : start + len(head)])
+        start += len(head)
+
+
+def anchor(metric: LPIPSSat, references: NDArray[np.uint8]) -> None:
+    """Scale the heads so that a x2 bicubic round trip of ``references`` scores 1 on average.
+
+    A distance then reads as multiples of the commonest loss in super-resolution.
+    """
+    rng = np.random.default_rng(0)
+    severity = (2.0 - 1.3) / 3.3  # factor 2 on the scale of distortions.bicubic
+    trips = np.stack([distort(r / np.float32(255), "bicubic", severity, rng) for r in references])
+    with torch.no_grad():
+        score = metric(torch.from_numpy(trips).permute(0, 3, 1, 2), to_batch(references)).mean()
+        for head in metric.heads:
+            head.div_(score)
+
+
+def _targets(trials: Judgements, folds: int) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+    """Vote shares, confidences, and the fold of each trial (whole reference images together)."""
+    _, cluster = np.unique(trials.table["cluster"], return_inverse=True)
+    fold = np.random.default_rng(0).integers(folds, size=cluster.max() + 1)[cluster]
+    share = torch.tensor(trials.table["share_b"].to_numpy(np.float64))
+    confidence = torch.tensor(trials.table["confidence"].to_numpy(np.float64))
+    return share, confidence, fold

@@ -1,0 +1,92 @@
+"""Two-alternative forced-choice judgements: which of A and B looks more like the reference?
+
+A release is a folder with ``images.npz`` (``ref``, ``a``, ``b``: uint8 (n, H, W, 3)),
+``trials.csv`` (what each side shows) and ``votes.csv`` (who chose what). The trials and votes of
+satellite-2afc v1, without images, are part of the package. Its raters are runs of a
+vision-language model, not people.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..errors import LpipsSatError
+
+SHIPPED_TABLE = Path(__file__).parent / "satellite_2afc_v1"
+# Trials whose id is a multiple of this validate and are never fitted.
+VALIDATION_STEP = 5
+
+
+class JudgementError(LpipsSatError):
+    """A release of judgements that is incomplete or contradicts itself."""
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """Trials with their votes, one row each.
+
+    ``table`` has the columns of trials.csv plus ``share_b`` (share of votes for B), ``votes``,
+    ``confidence`` (mean) and ``cluster`` (the reference image the patch was cut from).
+    """
+
+    table: pd.DataFrame
+    ref: NDArray[np.uint8]
+    a: NDArray[np.uint8]
+    b: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def where(self, keep: NDArray[np.bool_]) -> Judgements:
+        """The trials for which ``keep`` (n,) is True."""
+        table = self.table[keep].reset_index(drop=True)
+        return Judgements(table, self.ref[keep], self.a[keep], self.b[keep])
+
+    def split(self) -> tuple[Judgements, Judgements]:
+        """(training, validation) trials."""
+        held = (self.table["id"] % VALIDATION_STEP == 0).to_numpy()
+        return self.where(~held), self.where(held)
+
+
+def read_table(folder: Path = SHIPPED_TABLE) -> pd.DataFrame:
+    """Trials joined with their votes; trials without a vote are left out."""
+    missing = [n for n in ("trials.csv", "votes.csv") if not (folder / n).is_file()]
+    if missing:
+        raise JudgementError(f"{folder} is no release of judgements: {', '.join(missing)} missing")
+    trials, votes = pd.read_csv(folder / "trials.csv"), pd.read_csv(folder / "votes.csv")
+    if unknown := sorted(set(votes["choice"]) - {"A", "B"}):
+        raise JudgementError(f"{folder}/votes.csv: choices must be A or B, got {unknown}")
+    votes = votes.assign(share_b=(votes["choice"] == "B").astype(float))
+    summary = votes.groupby("id").agg(
+        share_b=("share_b", "mean"), votes=("share_b", "size"), confidence=("confidence", "mean")
+    )
+    table = trials.merge(summary, left_on="id", right_index=True).reset_index(drop=True)
+    table["cluster"] = table["source"] + ":" + table["crop"].str.split(":").str[0]
+    return table
+
+
+def read_judgements(folder: Path) -> Judgements:
+    """A whole release: table and images."""
+    path = folder / "images.npz"
+    if not path.is_file():
+        raise JudgementError(
+            f"{path} is missing: the votes alone cannot be fitted. Point --judgements at a folder "
+            "with images.npz, trials.csv and votes.csv."
+        )
+    table = read_table(folder)
+    with np.load(path) as images:
+        if not {"ref", "a", "b"} <= set(images.files):
+            raise JudgementError(f"{path} must hold ref, a and b, got {', '.join(images.files)}")
+        ref, a, b = (images[name] for name in ("ref", "a", "b"))
+    if table["id"].max() >= len(ref) or not ref.shape == a.shape == b.shape:
+        raise JudgementError(
+            f"{path}: images {ref.shape}, {a.shape}, {b.shape} do not fit ids up to "
+            f"{table['id'].max()}"
+        )
+    rows = table["id"].to_numpy()
+    return Judgements(table, ref[rows], a[rows], b[rows])

@@ -1,0 +1,61 @@
+"""The `lpips-sat` command: a group whose commands come from an entry-point group.
+
+A package adds a command of its own by an entry point in `lpips_sat.commands`. Results go to
+stdout, progress and errors to stderr; exit codes are 0 (done), 1 (refused or failed), 2 (usage).
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+
+from .. import LpipsSatError, __version__
+
+GROUP = "lpips_sat.commands"
+
+
+class Commands(click.Group):
+    """Loads a command when it is called; shows errors as one line unless `--verbose`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all installed commands."""
+        return sorted(entry_points(group=GROUP).names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, if it is installed."""
+        for point in entry_points(group=GROUP, name=cmd_name):
+            command = point.load()
+            if isinstance(command, click.Command):
+                return command
+        return None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; whatever goes wrong becomes one line on stderr and exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.params.get("verbose"):
+                traceback.print_exc()
+            elif isinstance(error, LpipsSatError):
+                click.echo(f"Error: {error}", err=True)
+            else:
+                reason = " ".join(str(error).split())
+                click.echo(
+                    f"Error: unexpected {type(error).__name__}: {reason} "
+                    "(this is a bug: run again as `lpips-sat --verbose ...` and report it)",
+                    err=True,
+                )
+            sys.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--verbose", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="lpips-sat")
+def main(verbose: bool) -> None:
+    """Judge satellite super-resolution: LPIPS-Sat beside the classic metrics."""

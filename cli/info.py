@@ -1,0 +1,69 @@
+"""`lpips-sat info`: what is there - metrics, backbones, weights and their cards."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+
+from .. import __version__
+from ..backbones import BACKBONES, TIMM_PREFIX
+from ..composites import COMPOSITES
+from ..metrics import ERGAS, MAE, PSNR, RMSE, SAM, SSIM
+from ..lpips import LPIPSSat
+from ..radiometry import PRESETS
+from ..weights import cards
+
+METRICS = (LPIPSSat, MAE, RMSE, PSNR, SSIM, SAM, ERGAS)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(as_json: bool) -> None:
+    """List metrics, radiometry presets, composites, backbones and weights with their cards."""
+    found = _collect()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    console = Console(highlight=False)
+    for title, entries in found.items():
+        if isinstance(entries, str):
+            console.print(f"[bold]{title}[/] {entries}")
+            continue
+        console.print(f"\n[bold]{title}[/]")
+        for name, text in entries.items():
+            _show(console, name, text, indent=2)
+
+
+def _collect() -> dict[str, Any]:
+    return {
+        "lpips-sat": __version__,
+        "metrics": {
+            m.name: f"{'higher' if m.higher_is_better else 'lower'} is better"
+            + (f", {m.unit}" if m.unit else "")
+            for m in METRICS
+        },
+        "radiometry": {
+            name: f"{p.kind} = DN * {p.scale:.6g} + {p.offset:.6g}, nodata {p.nodata}"
+            for name, p in PRESETS.items()
+        },
+        "composites": {name: ", ".join(bands) for name, bands in COMPOSITES.items()},
+        "backbones": {
+            **{name: "untrained architecture" for name in BACKBONES},
+            f"{TIMM_PREFIX}NAME": "any timm feature pyramid",
+        },
+        "weights": cards(),
+    }
+
+
+def _show(console: Console, name: str, value: Any, *, indent: int) -> None:
+    space = " " * indent
+    if isinstance(value, dict):
+        console.print(f"{space}{name}")
+        for key, item in value.items():
+            _show(console, key, item, indent=indent + 2)
+    else:
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        console.print(f"{space}{name}: {shown}", soft_wrap=True)

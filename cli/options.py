@@ -1,0 +1,90 @@
+"""Options and helpers that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from ..radiometry import PRESETS, RadiometryOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Progress and messages for people; stdout carries results only.
+stderr = Console(stderr=True)
+
+
+class CommaList(click.ParamType):
+    """`a,b,c` -> ("a", "b", "c"), each converted by `item`."""
+
+    def __init__(self, item: Callable[[str], Any] = str, name: str = "NAME,...") -> None:
+        self.item = item
+        self.name = name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """Split at commas; an empty or ill-formed item is a usage error."""
+        if not isinstance(value, str):
+            return tuple(value)
+        try:
+            items = [self.item(part.strip()) for part in value.split(",") if part.strip()]
+        except ValueError:
+            items = []
+        if not items:
+            self.fail(f"expected a comma-separated list, got {value!r}", param, ctx)
+        return tuple(items)
+
+
+NAMES = CommaList()
+NUMBERS = CommaList(float, "NUMBER,...")
+
+overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+
+
+def radiometry(command: F) -> F:
+    """Add the options that say what the numbers in the files mean."""
+    for option in reversed(
+        [
+            click.option(
+                "--radiometry",
+                "preset",
+                type=click.Choice(list(PRESETS)),
+                help="What the numbers are, where the files do not declare it.",
+            ),
+            click.option(
+                "--bands",
+                type=NAMES,
+                help="Bands to compare, such as B04,B03,B02; names those of files without names.",
+            ),
+            click.option("--scale", type=NUMBERS, help="value = DN * SCALE + OFFSET."),
+            click.option("--offset", type=NUMBERS, help="See --scale; 0 where there is none."),
+            click.option("--nodata", type=float, help="The DN that means: nothing here."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def radiometry_options(
+    preset: str | None,
+    scale: tuple[float, ...] | None,
+    offset: tuple[float, ...] | None,
+    nodata: float | None,
+) -> RadiometryOptions:
+    """What the user said, as `open_pair` takes it; one number stands for all bands."""
+
+    def number(values: tuple[float, ...] | None) -> float | tuple[float, ...] | None:
+        return values[0] if values is not None and len(values) == 1 else values
+
+    return RadiometryOptions(
+        preset=preset, scale=number(scale), offset=number(offset), nodata=nodata
+    )
+
+
+def path_argument(name: str, **options: Any) -> Callable[[F], F]:
+    """A path, or any name that GDAL opens; whether it exists is checked where it is opened."""
+    return click.argument(name, type=click.Path(path_type=Path), **options)

@@ -1,0 +1,142 @@
+"""`lpips-sat score`: one pair of rasters, all metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from contextlib import ExitStack
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..raster import MapWriter, check_output, open_pair
+from ..scoring import PairResult, TileMetric, default_metrics, score_pair
+from . import options
+
+
+@click.command()
+@click.argument("pred")
+@click.argument("ref")
+@click.option("--metrics", type=options.NAMES, help="Which ones (default: all that apply).")
+@options.radiometry
+@click.option("--mask", help="Raster on the same grid: 0 = leave the pixel out.")
+@click.option(
+    "--data-range",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Range R of PSNR and SSIM, in the units of the values.",
+)
+@click.option(
+    "--factor",
+    type=click.FloatRange(min=1),
+    help="Super-resolution factor (LR GSD / HR GSD); adds ERGAS.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--map", "map_path", help="Write LPIPS-Sat per pixel to this GeoTIFF.")
+@options.overwrite
+def score(
+    pred: str,
+    ref: str,
+    metrics: tuple[str, ...] | None,
+    mask: str | None,
+    data_range: float,
+    factor: float | None,
+    as_json: bool,
+    map_path: str | None,
+    overwrite: bool,
+    bands: tuple[str, ...] | None,
+    **said: Any,
+) -> None:
+    """Score the super-resolved raster PRED against the true raster REF.
+
+    Both must lie on the same grid. Units, nodata and band names are read from the files, or taken
+    from the options; they are never guessed.
+    """
+    if map_path is not None:
+        check_output(map_path, overwrite=overwrite)
+    radiometry = options.radiometry_options(**said)
+    with ExitStack() as stack:
+        pair = stack.enter_context(
+            open_pair(pred, ref, radiometry=radiometry, bands=bands, mask_path=mask)
+        )
+        known = default_metrics(pair, data_range=data_range, factor=factor)
+        chosen = _choose(known, metrics)
+        writer = None
+        if map_path is not None:
+            writer = stack.enter_context(
+                MapWriter(map_path, pair.grid, overwrite=overwrite, description="LPIPS-Sat")
+            )
+        bar = stack.enter_context(_progress())
+        task = bar.add_task("scoring", total=pair.grid.width * pair.grid.height)
+        result = score_pair(
+            pair, chosen, map_writer=writer, progress=lambda pixels: bar.advance(task, pixels)
+        )
+    if as_json:
+        click.echo(json.dumps({"pred": pred, "ref": ref, **_jsonable(result)}, indent=2))
+    else:
+        Console().print(_table(result))
+    if map_path is not None:
+        click.echo(f"map: {map_path}", err=True)
+
+
+def _choose(known: dict[str, Any], wanted: tuple[str, ...] | None) -> list[TileMetric]:
+    """Build the metrics asked for; a name that does not apply is a usage error."""
+    names = tuple(known) if wanted is None else tuple(name.lower() for name in wanted)
+    hints = {"ergas": "ergas needs --factor", "sam": "sam needs two bands or more"}
+    for name in names:
+        if name not in known:
+            hint = hints.get(name, f"choose from {', '.join([*known, *(set(hints) - set(known))])}")
+            raise click.BadParameter(f"{name!r}: {hint}", param_hint="--metrics")
+    return [known[name]() for name in dict.fromkeys(names)]
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        console=options.stderr,
+        transient=True,
+        disable=not options.stderr.is_terminal,
+    )
+
+
+def _jsonable(result: PairResult) -> dict[str, Any]:
+    """Plain JSON: an infinite PSNR is the string "inf", an undefined score null."""
+
+    def number(value: float) -> float | str | None:
+        if math.isnan(value):
+            return None
+        return value if math.isfinite(value) else str(value)
+
+    values = dataclasses.asdict(result)
+    values["scores"] = {
+        s.name: {**dataclasses.asdict(s), "value": number(s.value)} for s in result.scores
+    }
+    return values
+
+
+def _table(result: PairResult) -> Table:
+    bands = ", ".join(result.bands)
+    table = Table(
+        title=f"{bands} - {result.pixels / 1e6:.2f} Mpx, {result.valid_share:.1%} valid",
+        caption=f"{result.kind}; {result.seconds:.1f} s, "
+        f"{result.pixels / 1e6 / result.seconds:.2f} Mpx/s",
+        title_style="bold",
+        min_width=44,
+    )
+    table.add_column("metric")
+    table.add_column("score", justify="right")
+    table.add_column("unit")
+    table.add_column("better")
+    for item in result.scores:
+        better = {True: "higher", False: "lower", None: ""}[item.higher_is_better]
+        shown = "undefined" if math.isnan(item.value) else f"{item.value:.4f}"
+        table.add_row(item.name, shown, item.unit, better)
+    return table

@@ -1,0 +1,19 @@
+"""Comparing feature maps: the one place where LPIPS-Sat's arithmetic on features lives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Added under the square root, so that an all-zero feature vector has a finite gradient.
+EPSILON = 1e-8
+
+
+def unit_vectors(features: Tensor) -> Tensor:
+    """(N, C, h, w) -> the same, every position a unit vector over C (0 stays 0)."""
+    return features * torch.rsqrt(features.square().sum(dim=1, keepdim=True) + EPSILON)
+
+
+def channel_distances(x: Tensor, y: Tensor) -> Tensor:
+    """(N, C, h, w) twice -> (N, C): mean over positions of squared unit-feature differences."""
+    return (unit_vectors(x) - unit_vectors(y)).square().mean(dim=(2, 3))

@@ -1,0 +1,92 @@
+"""The shipped backbone: a small plain pyramid that sees detail and texture.
+
+Three stages at strides 2, 4 and 8. The stem mixes all pixel phases before it decimates, and
+later stages are preceded by overlapping average pooling, so that a shift of a fraction of a pixel
+moves features smoothly (Zhang 2019, "Making convolutional networks shift-invariant again"). Each
+stage also yields its *texture energy*, the local root mean square of its responses, which
+forgets where inside a window a texture lies (the idea behind DISTS, Ding et al. 2020).
+
+No normalisation layers: a result cannot depend on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STEM_STRIDE = 2
+# Texture energy is pooled over 8 x 8 feature positions, every 4: windows of 16, 32, 64 px.
+ENERGY_WINDOW, ENERGY_STRIDE = 8, 4
+
+
+class Pyramid(nn.Module):
+    """(N, 3, H, W) network input -> responses and texture energies of every stage.
+
+    Args:
+        widths: channels of the stages; the first runs at stride 2, each next at twice that.
+        depth: 3 x 3 convolutions per stage (the stem counts as the first of stage 1).
+    """
+
+    def __init__(self, widths: Sequence[int] = (32, 64, 128), depth: int = 2) -> None:
+        super().__init__()
+        self.config = {"widths": list(widths), "depth": depth}
+        stages, channels = [], 3
+        for index, width in enumerate(widths):
+            layers: list[nn.Module] = []
+            if index:
+                layers.append(nn.AvgPool2d(4, stride=2, padding=1, count_include_pad=False))
+            for step in range(depth):
+                stem = index == 0 and step == 0
+                layers.append(
+                    nn.Conv2d(channels, width, 4, stride=STEM_STRIDE, padding=1)
+                    if stem
+                    else nn.Conv2d(channels, width, 3, padding=1)
+                )
+                layers.append(nn.ReLU())
+                channels = width
+            stages.append(nn.Sequential(*layers))
+        self.stages = nn.ModuleList(stages)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of each feature map in the order :meth:`forward` returns them."""
+        return [width for width in self.config["widths"] for _ in range(2)]
+
+    @property
+    def strides(self) -> list[int]:
+        """Pixels between neighbouring positions of each feature map."""
+        stage = [STEM_STRIDE * 2**i for i in range(len(self.stages))]
+        return [s for stride in stage for s in (stride, stride * ENERGY_STRIDE)]
+
+    @property
+    def radius(self) -> int:
+        """Pixels by which the widest receptive field reaches beyond its own position."""
+        reach, stride = 2, STEM_STRIDE
+        for index in range(len(self.stages)):
+            if index:
+                reach, stride = reach + 2 * stride, stride * 2
+            reach += stride * (self.config["depth"] - (index == 0))
+        return reach + stride * ENERGY_WINDOW // 2
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features += [x, texture_energy(x)]
+        return features
+
+
+def texture_energy(x: Tensor) -> Tensor:
+    """Local root mean square of each channel; the epsilon keeps the gradient at 0 finite."""
+    margin = (ENERGY_WINDOW - ENERGY_STRIDE) // 2
+    pooled = F.avg_pool2d(
+        x * x, ENERGY_WINDOW, stride=ENERGY_STRIDE, padding=margin, count_include_pad=False
+    )
+    return torch.sqrt(pooled + 1e-8)

@@ -1,0 +1,112 @@
+"""Structural similarity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..validity import combine, erode, masked_sum, ratio_or_nan
+from ._inputs import check_data_range, check_min_size, count_values, prepare
+
+# Wang, Bovik, Sheikh & Simoncelli 2004, sections III-B and III-C.
+WINDOW = 11
+SIGMA = 1.5
+K1 = 0.01
+K2 = 0.03
+# How far a window reaches beyond its centre: the halo that a tile needs.
+HALO = WINDOW // 2
+# Rows of the map computed at a time: keeps the moments in the CPU cache, measured 7 times as fast
+# as the whole at 1024 x 1024 x 4 bands.
+STRIP = 64
+
+
+def ssim(pred: Tensor, ref: Tensor, *, data_range: float, valid: Tensor | None = None) -> Tensor:
+    """Mean structural similarity over the windows and bands of each image.
+
+    (2 m_p m_r + C1)(2 s_pr + C2) / ((m_p^2 + m_r^2 + C1)(s_p^2 + s_r^2 + C2)) with the moments
+    under an 11 x 11 Gaussian window of sigma 1.5 px (biased: divided by the sum of its weights),
+    C1 = (0.01 R)^2, C2 = (0.03 R)^2.
+
+    Args:
+        pred: Floating (N, C, H, W) with H, W >= 11, normally reflectance.
+        ref: The truth, shaped like `pred`.
+        data_range: R, in the units of the input; 1.0 is usual for reflectance. Never
+            guessed: it decides how much of a dark scene counts as flat.
+        valid: Boolean (N, 1, H, W), True = use the pixel; None = all.
+
+    Returns:
+        float64 (N,) without unit, in [-1, 1], higher is better. Identical images give 1.
+        Only windows that lie whole in the image and in `valid` count, so invalid pixels change
+        nothing; an image without such a window gives NaN (gradient 0).
+
+    Note:
+        The moments are taken in float64: in float32 the cancellation in E[x^2] - E[x]^2 moves
+        single windows of a reflectance image by up to 0.0005 (R = 1), and TF32 far more.
+
+    References:
+        Wang, Bovik, Sheikh & Simoncelli 2004, doi:10.1109/TIP.2003.819861. Equals
+        `skimage.metrics.structural_similarity` with `gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False`.
+    """
+    sums = ssim_sums(pred, ref, data_range=data_range, valid=valid)
+    check_min_size(pred, WINDOW, "SSIM")
+    return ssim_from_sums(sums)
+
+
+def ssim_sums(
+    pred: Tensor,
+    ref: Tensor,
+    *,
+    data_range: float,
+    valid: Tensor | None = None,
+    core: Tensor | None = None,
+) -> Tensor:
+    """Return (N, 2) float64: sum of the SSIM map, number of windows times bands.
+
+    A window counts if it lies whole in the given array, is valid throughout and has its centre in
+    `core`. Adds up over disjoint cores when every tile carries 5 px around its core, where the
+    image goes on. An array smaller than a window holds none and gives zeros.
+    """
+    scale = check_data_range(data_range)
+    pred, ref, holds_data, counts_here = prepare(pred, ref, valid, core)
+    if min(pred.shape[-2:]) < WINDOW:
+        return pred.new_zeros((pred.shape[0], 2))
+    inside = (..., slice(HALO, -HALO), slice(HALO, -HALO))
+    counted = combine(erode(holds_data, HALO)[inside], counts_here[inside])
+    total = masked_sum(_ssim_map(pred, ref, (K1 * scale) ** 2, (K2 * scale) ** 2), counted)
+    return torch.stack([total.sum(dim=1), count_values(counted, pred.shape[1])], dim=1)
+
+
+def ssim_from_sums(sums: Tensor) -> Tensor:
+    """Return the scores (N,) of `ssim_sums` (N, 2)."""
+    return ratio_or_nan(sums[:, 0], sums[:, 1])
+
+
+def _ssim_map(x: Tensor, y: Tensor, c1: float, c2: float) -> Tensor:
+    """Return SSIM at each whole window of two (N, C, H, W): (N, C, H - 10, W - 10)."""
+    strips = []
+    for top in range(0, x.shape[-2] - 2 * HALO, STRIP):
+        rows = (..., slice(top, top + STRIP + 2 * HALO), slice(None))
+        strips.append(_ssim_strip(x[rows], y[rows], c1, c2))
+    return torch.cat(strips, dim=-2)
+
+
+def _ssim_strip(x: Tensor, y: Tensor, c1: float, c2: float) -> Tensor:
+    stacked = torch.cat([x, y, x * x + y * y, 2 * x * y], dim=1)
+    mean_x, mean_y, power, cross = _blur(stacked).chunk(4, dim=1)
+    mean_power = mean_x * mean_x + mean_y * mean_y
+    mean_cross = 2 * mean_x * mean_y
+    luminance = (mean_cross + c1) / (mean_power + c1)
+    structure = (cross - mean_cross + c2) / (power - mean_power + c2)
+    return luminance * structure
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Gaussian mean of each channel over whole windows, one axis after the other."""
+    channels = x.shape[1]
+    offset = torch.arange(-HALO, HALO + 1, dtype=x.dtype, device=x.device)
+    weight = torch.exp(-(offset**2) / (2 * SIGMA**2))
+    kernel = (weight / weight.sum()).expand(channels, 1, 1, WINDOW)
+    along_width = F.conv2d(x, kernel, groups=channels)
+    return F.conv2d(along_width, kernel.transpose(-1, -2), groups=channels)

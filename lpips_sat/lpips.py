@@ -1,0 +1,290 @@
+"""LPIPS-Sat: a perceptual distance for satellite images.
+
+For stages l of a frozen backbone, with features f_l unit-normalised over channels,
+
+    d(x, y) = sum_l mean over valid pixels of sum_c w_lc (f_lc(x) - f_lc(y))^2 ,   w_lc >= 0
+
+the form of LPIPS (Zhang et al. 2018, "The unreasonable effectiveness of deep features as a
+perceptual metric", eq. 1) on features that were learned from Sentinel-2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .backbones import build_backbone
+from .backbones.features import unit_vectors
+from .composites import NetworkInput
+from .errors import MetricInputError, WeightsError
+from .functional._inputs import check_min_size, check_pair
+from .radiometry import Kind
+from .validity import FILL_REACH, as_valid, combine, ratio_or_nan, soft_fill
+from .weights import WEIGHTS, shipped
+
+MIN_SIZE = 32
+CONFIG_FILE, STATE_FILE = "config.json", "model.safetensors"
+
+
+class LPIPSSat(nn.Module, PyTorchModelHubMixin):
+    """LPIPS-Sat as a metric and as a loss; frozen, always in evaluation mode.
+
+    Args:
+        backbone: name of shipped weights (``"default"``), of a bare architecture (``"pyramid"``,
+            ``"timm:NAME"``), or a module that maps (N, 3, H, W) in [0, 1] to a list of feature
+            maps. A bare backbone is uncalibrated: every channel weighs 1.
+        radiometry: what the images hold: "reflectance" (1.0 = white diffuser) or "display"
+            (already stretched to [0, 1]).
+        bands: the names of the C channels, in order.
+        composite: the three bands that are looked at; by default the true colours, or what
+            :func:`lpips_sat.composites.choose_composite` picks.
+        spatial: return the per-pixel map, whose mean over valid pixels is the score.
+        per_layer: return the L terms of the sum apart.
+        backbone_config: arguments of a bare architecture.
+        card: what is known about the weights; saved and loaded with them.
+
+    Call:
+        ``metric(pred, ref, valid=None)`` with floating (N, C, H, W), H and W >= 32, and boolean
+        ``valid`` (N, 1, H, W). Returns (N,) float32; (N, L) with ``per_layer``; (N, 1, H, W) or
+        (N, L, H, W) with ``spatial``, NaN at invalid pixels. Range [0, inf), 0 = identical,
+        lower is better, no unit. An image without a valid pixel gives NaN.
+
+    What lies under the mask changes nothing: it is replaced, in both images alike, by a normalised
+    convolution of the image's own valid neighbourhood (:func:`lpips_sat.validity.soft_fill`), and
+    only valid pixels are averaged. Images are never resized.
+    """
+
+    name = "LPIPS-Sat"
+    min_size = MIN_SIZE
+    unit = ""
+    higher_is_better = False
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "default",
+        radiometry: Kind = "reflectance",
+        bands: Sequence[str] = ("B04", "B03", "B02"),
+        spatial: bool = False,
+        per_layer: bool = False,
+        *,
+        composite: Sequence[str] | None = None,
+        backbone_config: Mapping[str, Any] | None = None,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.to_input = NetworkInput(bands, radiometry, composite)
+        self.spatial, self.per_layer = spatial, per_layer
+        folder = WEIGHTS / backbone if backbone in shipped() else None
+        if folder is not None:
+            config = json.loads((folder / CONFIG_FILE).read_text())
+            backbone, backbone_config = config["backbone"], config["backbone_config"]
+            card = config["card"]
+        if isinstance(backbone, str):
+            self.backbone = build_backbone(backbone, backbone_config)
+        else:
+            self.backbone = backbone
+        self.card = dict(card or {})
+        self.channels, self.strides = _describe(self.backbone)
+        self.heads = nn.ParameterList(torch.ones(width) for width in self.channels)
+        self._hub_mixin_config = {
+            "backbone": backbone if isinstance(backbone, str) else type(backbone).__name__,
+            "backbone_config": dict(backbone_config or {}),
+            "radiometry": radiometry,
+            "bands": list(self.to_input.bands),
+            "composite": list(self.to_input.composite),
+            "card": self.card,
+        }
+        if folder is not None:
+            _load(self, folder / STATE_FILE)
+        self.requires_grad_(False).train(False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def align(self) -> int:
+        """Tiles must begin at multiples of this many pixels to see the features of the whole."""
+        return max(self.strides)
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a tile on which its map depends; 128 if the backbone does not say."""
+        return int(getattr(self.backbone, "radius", 128)) + FILL_REACH
+
+    def train(self, mode: bool = True) -> LPIPSSat:
+        """Stays in evaluation mode: a parent's ``train()`` must not thaw a metric."""
+        return super().train(False)
+
+    def forward(self, pred: Tensor, ref: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The distance; see the class for shapes."""
+        check_pair(pred, ref)
+        check_min_size(pred, MIN_SIZE, self.name)
+        holds_data = as_valid(valid, pred)
+        maps = self._maps(pred, ref, None if valid is None else holds_data)
+        if self.spatial:
+            return self._pixel_map(maps, holds_data, per_layer=self.per_layer)
+        sums = self._sums(maps, holds_data)
+        means = ratio_or_nan(sums[:, :-1], sums[:, -1:])
+        return (means if self.per_layer else means.sum(dim=1)).float()
+
+    def sums(
+        self, pred: Tensor, ref: Tensor, valid: Tensor | None = None, core: Tensor | None = None
+    ) -> Tensor:
+        """Float64 (N, L + 1): sum of each layer's map over valid ``core`` pixels, their number.
+
+        Adds up over disjoint cores when tiles begin at multiples of ``align`` and carry ``halo``.
+        """
+        check_pair(pred, ref)
+        holds_data, counts = as_valid(valid, pred), as_valid(core, pred, name="core")
+        return self._sums(self._maps(pred, ref, holds_data), combine(holds_data, counts))
+
+    def map_and_sums(
+        self, pred: Tensor, ref: Tensor, valid: Tensor | None = None, core: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The map (N, 1, H, W), NaN where invalid, and :meth:`sums`, in one pass."""
+        check_pair(pred, ref)
+        holds_data, counts = as_valid(valid, pred), as_valid(core, pred, name="core")
+        maps = self._maps(pred, ref, holds_data)
+        return self._pixel_map(maps, holds_data), self._sums(maps, combine(holds_data, counts))
+
+    def from_sums(self, sums: Tensor) -> Tensor:
+        """Scores float64 (N,) of :meth:`sums`; NaN where nothing was valid."""
+        return ratio_or_nan(sums[:, :-1].sum(dim=1), sums[:, -1])
+
+    def _maps(self, pred: Tensor, ref: Tensor, valid: Tensor | None) -> list[Tensor]:
+        """Each layer's distance per feature position, [(N, 1, h_l, w_l)]."""
+        both = torch.cat([self.to_input(pred), self.to_input(ref)])
+        if valid is not None:
+            both = soft_fill(both, torch.cat([valid, valid]))
+        dtype = next((p.dtype for p in self.backbone.parameters()), both.dtype)
+        features = self.backbone(both.to(dtype).contiguous(memory_format=torch.channels_last))
+        return [_weighted_distance(f, head) for f, head in zip(features, self.heads, strict=True)]
+
+    def _pixel_map(
+        self, maps: Sequence[Tensor], valid: Tensor, *, per_layer: bool = False
+    ) -> Tensor:
+        """Every pixel gets the value of its feature position: (N, 1 or L, H, W)."""
+        height, width = valid.shape[-2:]
+        layers = torch.cat(
+            [_grow(m, s, height, width) for m, s in zip(maps, self.strides, strict=True)], dim=1
+        )
+        result = layers if per_layer else layers.sum(dim=1, keepdim=True)
+        return torch.where(valid, result, torch.nan)
+
+    def _sums(self, maps: Sequence[Tensor], counted: Tensor) -> Tensor:
+        columns = []
+        for distances, stride in zip(maps, self.strides, strict=True):
+            weights = _cell_sums(counted, stride, distances.shape[-2:])
+            columns.append((distances.double() * weights).sum(dim=(1, 2, 3)))
+        columns.append(counted.sum(dim=(1, 2, 3), dtype=torch.float64))
+        return torch.stack(columns, dim=1)
+
+    # -- saving and loading -------------------------------------------------------------------
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        save_file(state, save_directory / STATE_FILE)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        map_location: str = "cpu",
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        strict: bool = True,
+        **model_kwargs: Any,
+    ) -> LPIPSSat:
+        """Safetensors only, from a local folder or the hub; never unpickles anything."""
+        path = Path(model_id) / STATE_FILE
+        if not Path(model_id).is_dir():
+            try:
+                path = Path(
+                    hf_hub_download(
+                        model_id,
+                        STATE_FILE,
+                        revision=revision,
+                        cache_dir=cache_dir,
+                        force_download=force_download,
+                        token=token,
+                        local_files_only=local_files_only,
+                    )
+                )
+            except (HfHubHTTPError, OSError, ValueError) as error:
+                raise WeightsError(
+                    f"no {STATE_FILE} for {model_id!r}: neither a local folder nor reachable on "
+                    f"the hub ({type(error).__name__}). Pass a folder written by save_pretrained."
+                ) from error
+        model = cls(**model_kwargs)
+        _load(model, path)
+        return model.to(map_location)
+
+
+def _weighted_distance(features: Tensor, head: Tensor) -> Tensor:
+    """Features of pred and ref (2N, C, h, w) -> (N, 1, h, w), always in float32."""
+    x, y = unit_vectors(features.float()).chunk(2)
+    with torch.autocast(features.device.type, enabled=False):
+        return F.conv2d((x - y).square(), head.float()[None, :, None, None])
+
+
+def _cell_sums(mask: Tensor, stride: int, size: torch.Size) -> Tensor:
+    """How many pixels of ``mask`` belong to each feature position: float64 (N, 1, h, w).
+
+    Pixel i belongs to position i // stride; the last position takes what remains.
+    """
+    height, width = mask.shape[-2:]
+    padded = F.pad(mask.double(), (0, -width % stride, 0, -height % stride))
+    cells = F.avg_pool2d(padded, stride) * stride**2
+    for axis in (-2, -1):
+        rest = cells.narrow(axis, size[axis] - 1, cells.shape[axis] - size[axis] + 1)
+        cells = torch.cat(
+            [cells.narrow(axis, 0, size[axis] - 1), rest.sum(axis, keepdim=True)], dim=axis
+        )
+    return cells
+
+
+def _grow(distances: Tensor, stride: int, height: int, width: int) -> Tensor:
+    """(N, 1, h, w) -> (N, 1, height, width): every pixel gets the value of its position."""
+    rows, cols = (
+        torch.arange(n, device=distances.device).div(stride, rounding_mode="floor").clamp(max=m - 1)
+        for n, m in zip((height, width), distances.shape[-2:], strict=True)
+    )
+    return distances[:, :, rows][:, :, :, cols]
+
+
+def _describe(backbone: nn.Module) -> tuple[list[int], list[int]]:
+    """Channels and strides of the feature maps, declared or found with a 128 px probe."""
+    if hasattr(backbone, "channels") and hasattr(backbone, "strides"):
+        return list(backbone.channels), list(backbone.strides)
+    with torch.no_grad():
+        features = backbone.eval()(torch.zeros(1, 3, 128, 128))
+    if not isinstance(features, list | tuple) or not all(f.ndim == 4 for f in features):
+        raise WeightsError(
+            "a backbone must map (N, 3, H, W) to a list of feature maps (N, C, h, w), got "
+            f"{type(features).__name__}"
+        )
+    return [f.shape[1] for f in features], [round(128 / f.shape[-1]) for f in features]
+
+
+def _load(model: LPIPSSat, path: Path) -> None:
+    """Put a safetensors file into ``model``; anything that does not fit is a WeightsError."""
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot read the weights {path}: {error}") from error
+    except RuntimeError as error:
+        raise WeightsError(f"{path} holds weights of another network: {error}") from error
+    if any((head < 0).any() or not torch.isfinite(head).all() for head in model.heads):
+        raise WeightsError(f"{path} holds negative or non-finite head weights; it is no metric")

@@ -1,0 +1,148 @@
+"""A pair of images on one grid, iterated in tiles with a halo. `raster.open_pair` makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .errors import MetricInputError, RadiometryError
+from .grid import Grid
+from .radiometry import Kind, Radiometry, canonical_band
+
+Mask = npt.NDArray[np.bool_]
+# A window of an image: first row, first column, height, width.
+Window = tuple[int, int, int, int]
+
+
+class Side(Protocol):
+    """One image of a pair, read by windows."""
+
+    @property
+    def path(self) -> str:
+        """Name it for people."""
+
+    @property
+    def radiometry(self) -> Radiometry:
+        """Tell what its numbers mean, for the bands that `read` gives."""
+
+    def read(self, window: Window) -> tuple[npt.NDArray[np.float32], Mask]:
+        """Read values (C, h, w) and which pixels (h, w) count."""
+
+
+class PairMask(Protocol):
+    """Which pixels of a pair count, read by windows."""
+
+    def read(self, window: Window) -> Mask:
+        """Read which pixels (h, w) count."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A piece of a pair: a core of height x width px at (row, col), and a halo around it.
+
+    pred, ref: float32 (1, C, h, w) with the halo, cut at the image's border, 0 where invalid;
+    valid, core: bool (1, 1, h, w); core_slices: the core's rows and columns in these arrays.
+    """
+
+    row: int
+    col: int
+    height: int
+    width: int
+    pred: torch.Tensor
+    ref: torch.Tensor
+    valid: torch.Tensor
+    core: torch.Tensor
+    core_slices: tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class RasterPair:
+    """Two rasters on one grid with their common bands; made by `open_pair`."""
+
+    grid: Grid
+    bands: tuple[str, ...]
+    dtype: str
+    _pred: Side
+    _ref: Side
+    _mask: PairMask | None
+
+    @property
+    def pred_radiometry(self) -> Radiometry:
+        """How the prediction is read, for `bands`."""
+        return self._pred.radiometry
+
+    @property
+    def ref_radiometry(self) -> Radiometry:
+        """How the reference is read, for `bands`."""
+        return self._ref.radiometry
+
+    @property
+    def kind(self) -> Kind:
+        """What the values are, the same for both: "reflectance" or "display"."""
+        return self._ref.radiometry.kind
+
+    def tiles(self, size: int = 512, halo: int = 0, align: int = 1) -> Iterator[Tile]:
+        """Iterate the image in cores of `size` px, row by row, each with `halo` px around it.
+
+        The halo is rounded up to a multiple of `align` and `size` must be one, so that every
+        array starts at a multiple of `align`: a network of that stride sees the same phase in a
+        tile as in the whole image. Cores partition the image; those at its end may be small.
+        """
+        if size < 1 or align < 1 or halo < 0 or size % align:
+            raise MetricInputError(
+                f"expected size a positive multiple of align, and halo >= 0; got size={size}, "
+                f"halo={halo}, align={align}"
+            )
+        margin = -(-halo // align) * align
+        for row in range(0, self.grid.height, size):
+            for col in range(0, self.grid.width, size):
+                yield self._tile(row, col, size, margin)
+
+    def _tile(self, row: int, col: int, size: int, margin: int) -> Tile:
+        height, width = min(size, self.grid.height - row), min(size, self.grid.width - col)
+        top, left = max(0, row - margin), max(0, col - margin)
+        bottom = min(self.grid.height, row + height + margin)
+        right = min(self.grid.width, col + width + margin)
+        window = (top, left, bottom - top, right - left)
+        pred, valid = self._pred.read(window)
+        ref, ref_valid = self._ref.read(window)
+        valid &= ref_valid
+        if self._mask is not None:
+            valid &= self._mask.read(window)
+        pred[:, ~valid] = 0
+        ref[:, ~valid] = 0
+        inner = (slice(row - top, row - top + height), slice(col - left, col - left + width))
+        core = torch.zeros(1, 1, *valid.shape, dtype=torch.bool)
+        core[(..., *inner)] = True
+        return Tile(
+            row,
+            col,
+            height,
+            width,
+            pred=torch.from_numpy(pred)[None],
+            ref=torch.from_numpy(ref)[None],
+            valid=torch.from_numpy(valid)[None, None],
+            core=core,
+            core_slices=inner,
+        )
+
+
+def common_bands(pred: Side, ref: Side, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Choose the bands to compare: those `wanted`, else those in both in the reference's order."""
+    ours, theirs = pred.radiometry.bands, ref.radiometry.bands
+    have = f"{pred.path} has {','.join(ours)}; {ref.path} has {','.join(theirs)}"
+    shared = tuple(b for b in theirs if b in ours)
+    if wanted is not None:
+        asked = tuple(canonical_band(b) for b in wanted)
+        missing = [b for b in asked if b not in shared]
+        if missing or not asked:
+            raise RadiometryError(f"band {','.join(missing) or '(none)'} is not in both: {have}")
+        return asked
+    if not shared:
+        raise RadiometryError(f"no band in common: {have}; name the bands alike with --bands")
+    return shared
