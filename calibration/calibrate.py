@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import __version__
-from ..errors import WeightsError
+from ..errors import OutputExistsError, WeightsError
 from ..functional import psnr, ssim
 from ..lpips import CONFIG_FILE, STATE_FILE, LPIPSSat
 from . import evaluate, heads
@@ -48,6 +48,14 @@ def load_backbone(source: str) -> LPIPSSat:
     return metric
 
 
+def check_folder(out: Path, *, overwrite: bool) -> None:
+    """Refuse an output folder that exists; with ``overwrite``, only one that is not a metric."""
+    if out.exists() and not overwrite:
+        raise OutputExistsError(f"{out} exists: choose another name or pass --overwrite")
+    if out.exists() and not (out / STATE_FILE).is_file():
+        raise OutputExistsError(f"{out} holds no {STATE_FILE}: it is not replaced; remove it first")
+
+
 def calibrate(metric: LPIPSSat, trials: Judgements, *, name: str, out: Path) -> pd.DataFrame:
     """Fit the heads on the training trials, write the folder ``out``, return the evidence.
 
@@ -62,6 +70,7 @@ def calibrate(metric: LPIPSSat, trials: Judgements, *, name: str, out: Path) -> 
     metric.card.update(
         name=name,
         version=__version__,
+        variant="lin: linear heads on frozen features",
         heads={
             "strength": chosen.strength,
             "cross_validated_agreement": round(chosen.cross_validated, 4),
@@ -92,7 +101,7 @@ def evidence(metric: LPIPSSat, validation: Judgements) -> pd.DataFrame:
     """Agreement with the validation votes: LPIPS-Sat, the same with equal weights, PSNR, SSIM."""
     share = validation.table["share_b"].to_numpy(np.float64)
     equal = LPIPSSat(metric.backbone, radiometry="display")
-    distances = {
+    distances: dict[str, evaluate.Distance] = {
         "LPIPS-Sat": metric,
         "the same backbone, equal weights": equal,
         "SSIM": _negative(ssim),
@@ -139,6 +148,7 @@ def save(metric: LPIPSSat, out: Path) -> None:
         metric.save_pretrained(beside)
         digest = hashlib.sha256((beside / STATE_FILE).read_bytes()).hexdigest()
         metric.card["sha256"] = digest
+        (beside / "README.md").unlink()  # an existing one would be kept, without the hash
         metric.save_pretrained(beside)
         for file in beside.iterdir():
             file.chmod(0o644)  # made private by mkdtemp and safetensors
@@ -152,6 +162,6 @@ def save(metric: LPIPSSat, out: Path) -> None:
 
 def _negative(similarity: Any) -> evaluate.Distance:
     def distance(pred: Tensor, ref: Tensor) -> Tensor:
-        return -similarity(pred, ref, data_range=1.0)  # type: ignore[no-any-return]
+        return -similarity(pred, ref, data_range=1.0)
 
     return distance

@@ -1,4 +1,4 @@
-"""The distortion engine: what can go wrong with a super-resolved satellite image, by kind and severity.
+"""The distortion engine: what can go wrong with a super-resolved image, by kind and severity.
 
 The first sixteen kinds are those of the satellite-2afc judgements; their severity scales were
 recovered from the released image pairs (``tests/calibration/test_distortions.py`` states the
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from scipy import ndimage
 
 from ..errors import MetricInputError
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Distortion = Callable[[Array, float, np.random.Generator], Array]
 
 # Colour of the scattered light of thin haze (R, G, B), as in satellite-2afc.

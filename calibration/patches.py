@@ -21,6 +21,8 @@ from .judgements import read_table
 
 SIDE = 64
 RGB = ("B04", "B03", "B02")
+# The scene is Level-1C of a baseline before 04.00: reflectance = DN / 10000.
+DN_PER_REFLECTANCE = 10_000
 # One chip in ten is kept out of every training, to test features on (k-NN).
 HELD_OUT_STEP = 10
 
@@ -79,9 +81,9 @@ def read_scene() -> NDArray[np.float32]:
     planes = []
     for band in RGB:
         path = scene_file(band)
-        reflectance = read_on(path, grid_of(path))[0].astype(np.float32) / 10_000
-        planes.append(np.clip(reflectance / WHITE[band], 0, 1))
-    return np.stack(planes, axis=2)
+        white = WHITE[band] * DN_PER_REFLECTANCE
+        planes.append(np.clip(read_on(path, grid_of(path))[0] / white, 0, 1))
+    return np.stack(planes, axis=2).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class PatchSource:
     scene_share: float
 
     def __call__(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        """One patch."""
         if rng.uniform() < self.scene_share:
-            row, col = (int(rng.integers(n - SIDE + 1)) for n in self.scene.shape[:2])
+            row, col = (int(rng.integers(n - SIDE)) for n in self.scene.shape[:2])
             return self.scene[row : row + SIDE, col : col + SIDE]
         return self.chips[rng.integers(len(self.chips))].astype(np.float32) / 255

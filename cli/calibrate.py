@@ -33,11 +33,10 @@ def calibrate(
     SSIM. The folder written loads with LPIPSSat.from_pretrained.
     """
     from ..calibration.calibrate import calibrate as run
-    from ..calibration.calibrate import load_backbone
+    from ..calibration.calibrate import check_folder, load_backbone
     from ..calibration.judgements import read_judgements
-    from ..outputs import check_output
 
-    check_output(out, overwrite=overwrite)
+    check_folder(out, overwrite=overwrite)
     metric = load_backbone(backbone)
     table = run(metric, read_judgements(judgements), name=name or out.name, out=out)
     click.echo(table.to_string(index=False))

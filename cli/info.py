@@ -9,14 +9,8 @@ import click
 from rich.console import Console
 
 from .. import __version__
-from ..backbones import BACKBONES, TIMM_PREFIX
-from ..composites import COMPOSITES
-from ..metrics import ERGAS, MAE, PSNR, RMSE, SAM, SSIM
-from ..lpips import LPIPSSat
 from ..radiometry import PRESETS
 from ..weights import cards
-
-METRICS = (LPIPSSat, MAE, RMSE, PSNR, SSIM, SAM, ERGAS)
 
 
 @click.command()
@@ -38,12 +32,22 @@ def info(as_json: bool) -> None:
 
 
 def _collect() -> dict[str, Any]:
+    from .. import tiled
+    from ..backbones import BACKBONES, TIMM_PREFIX
+    from ..composites import COMPOSITES
+    from ..lpips import LPIPSSat
+
+    metrics: list[Any] = [
+        LPIPSSat,
+        *(tiled.mae(), tiled.rmse(), tiled.psnr(data_range=1.0), tiled.ssim(data_range=1.0)),
+        *(tiled.sam(), tiled.ergas(ratio=1.0)),
+    ]
     return {
         "lpips-sat": __version__,
         "metrics": {
             m.name: f"{'higher' if m.higher_is_better else 'lower'} is better"
             + (f", {m.unit}" if m.unit else "")
-            for m in METRICS
+            for m in metrics
         },
         "radiometry": {
             name: f"{p.kind} = DN * {p.scale:.6g} + {p.offset:.6g}, nodata {p.nodata}"
@@ -51,7 +55,7 @@ def _collect() -> dict[str, Any]:
         },
         "composites": {name: ", ".join(bands) for name, bands in COMPOSITES.items()},
         "backbones": {
-            **{name: "untrained architecture" for name in BACKBONES},
+            **dict.fromkeys(BACKBONES, "untrained architecture"),
             f"{TIMM_PREFIX}NAME": "any timm feature pyramid",
         },
         "weights": cards(),

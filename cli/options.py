@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 stderr = Console(stderr=True)
 
 
-class CommaList(click.ParamType):
+class CommaList(click.ParamType[Any]):
     """`a,b,c` -> ("a", "b", "c"), each converted by `item`."""
 
     def __init__(self, item: Callable[[str], Any] = str, name: str = "NAME,...") -> None:

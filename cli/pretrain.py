@@ -38,7 +38,7 @@ def pretrain(config: Path, out: Path, eurosat: Path, download: bool, device: str
     def report(step: int, logs: dict[str, float]) -> None:
         if step % 100 == 0 or step + 1 == settings.steps:
             shown = "  ".join(f"{name} {value:.3f}" for name, value in logs.items())
-            options.stderr.print(f"step {step}/{settings.steps}  {shown}")
+            options.stderr.print(f"step {step}/{settings.steps}  {shown}", soft_wrap=True)
 
     weights = run(
         settings,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from ..sample import make_sample
 from . import options
 
 
@@ -19,5 +18,7 @@ def sample(directory: Path, overwrite: bool) -> None:
     rgbn/: a scene at 10 m, and the same brought to 20 m and back. nir/: band 8 at 10 m, and the
     real 20 m band 8A on the same grid. Needs `pip install 'lpips-sat[sample]'`.
     """
+    from ..sample import make_sample
+
     for path in make_sample(directory, overwrite=overwrite):
         click.echo(path)

@@ -6,16 +6,19 @@ import dataclasses
 import json
 import math
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..raster import MapWriter, check_output, open_pair
-from ..scoring import PairResult, TileMetric, default_metrics, score_pair
+from ..outputs import check_output
 from . import options
+
+if TYPE_CHECKING:
+    from ..scoring import PairResult
+    from ..tiled import TileMetric
 
 
 @click.command()
@@ -57,6 +60,9 @@ def score(
     Both must lie on the same grid. Units, nodata and band names are read from the files, or taken
     from the options; they are never guessed.
     """
+    from ..raster import MapWriter, open_pair
+    from ..scoring import default_metrics, score_pair
+
     if map_path is not None:
         check_output(map_path, overwrite=overwrite)
     radiometry = options.radiometry_options(**said)
@@ -116,9 +122,8 @@ def _jsonable(result: PairResult) -> dict[str, Any]:
         return value if math.isfinite(value) else str(value)
 
     values = dataclasses.asdict(result)
-    values["scores"] = {
-        s.name: {**dataclasses.asdict(s), "value": number(s.value)} for s in result.scores
-    }
+    for item in values["scores"]:
+        item["value"] = number(item["value"])
     return values
 
 
@@ -136,7 +141,7 @@ def _table(result: PairResult) -> Table:
     table.add_column("unit")
     table.add_column("better")
     for item in result.scores:
-        better = {True: "higher", False: "lower", None: ""}[item.higher_is_better]
+        better = "higher" if item.higher_is_better else "lower"
         shown = "undefined" if math.isnan(item.value) else f"{item.value:.4f}"
         table.add_row(item.name, shown, item.unit, better)
     return table

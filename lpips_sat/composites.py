@@ -76,13 +76,15 @@ class NetworkInput:
         unknown = [b for b in self.composite if b not in WHITE]
         if kind == "reflectance" and unknown:
             raise MetricInputError(
-                f"no display stretch is defined for the reflectance of {', '.join(unknown)}; known "
-                f"bands: {', '.join(WHITE)}. Stretch to [0, 1] yourself and use radiometry='display'."
+                f"no display stretch is defined for the reflectance of {', '.join(unknown)}; "
+                f"known bands: {', '.join(WHITE)}. Stretch to [0, 1] yourself and use "
+                "radiometry='display'."
             )
         self.index = [self.bands.index(band) for band in self.composite]
         self.white = [WHITE[b] if kind == "reflectance" else 1.0 for b in self.composite]
 
     def __call__(self, image: Tensor) -> Tensor:
+        """Map images; the number of channels must be that of the bands."""
         if image.shape[1] != len(self.bands):
             raise MetricInputError(
                 f"expected {len(self.bands)} channels ({', '.join(self.bands)}), got shape "

@@ -11,22 +11,23 @@ perceptual metric", eq. 1) on features that were learned from Sentinel-2.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbones import build_backbone
+from .backbones import TIMM_PREFIX, build_backbone
+from .backbones.base import Backbone
 from .backbones.features import unit_vectors
 from .composites import NetworkInput
-from .errors import MetricInputError, WeightsError
+from .errors import LpipsSatError, WeightsError
 from .functional._inputs import check_min_size, check_pair
 from .radiometry import Kind
 from .validity import FILL_REACH, as_valid, combine, ratio_or_nan, soft_fill
@@ -34,6 +35,8 @@ from .weights import WEIGHTS, shipped
 
 MIN_SIZE = 32
 CONFIG_FILE, STATE_FILE = "config.json", "model.safetensors"
+# Arguments of from_pretrained that say where and how to download.
+HUB_ARGUMENTS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 
 class LPIPSSat(nn.Module, PyTorchModelHubMixin):
@@ -90,15 +93,18 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
             backbone, backbone_config = config["backbone"], config["backbone_config"]
             card = config["card"]
         if isinstance(backbone, str):
-            self.backbone = build_backbone(backbone, backbone_config)
+            self.backbone: nn.Module = build_backbone(backbone, backbone_config)
         else:
             self.backbone = backbone
         self.card = dict(card or {})
         self.channels, self.strides = _describe(self.backbone)
         self.heads = nn.ParameterList(torch.ones(width) for width in self.channels)
+        name = backbone if isinstance(backbone, str) else type(backbone).__name__
+        # What is saved brings its own weights: loading it must not ask timm for others.
+        saved = {"pretrained": False} if name.startswith(TIMM_PREFIX) else {}
         self._hub_mixin_config = {
-            "backbone": backbone if isinstance(backbone, str) else type(backbone).__name__,
-            "backbone_config": dict(backbone_config or {}),
+            "backbone": name,
+            "backbone_config": {**(backbone_config or {}), **saved},
             "radiometry": radiometry,
             "bands": list(self.to_input.bands),
             "composite": list(self.to_input.composite),
@@ -107,7 +113,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         if folder is not None:
             _load(self, folder / STATE_FILE)
         self.requires_grad_(False).train(False)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     @property
     def align(self) -> int:
@@ -136,7 +142,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         return (means if self.per_layer else means.sum(dim=1)).float()
 
     def sums(
-        self, pred: Tensor, ref: Tensor, valid: Tensor | None = None, core: Tensor | None = None
+        self, pred: Tensor, ref: Tensor, *, valid: Tensor | None = None, core: Tensor | None = None
     ) -> Tensor:
         """Float64 (N, L + 1): sum of each layer's map over valid ``core`` pixels, their number.
 
@@ -147,7 +153,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         return self._sums(self._maps(pred, ref, holds_data), combine(holds_data, counts))
 
     def map_and_sums(
-        self, pred: Tensor, ref: Tensor, valid: Tensor | None = None, core: Tensor | None = None
+        self, pred: Tensor, ref: Tensor, *, valid: Tensor | None = None, core: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The map (N, 1, H, W), NaN where invalid, and :meth:`sums`, in one pass."""
         check_pair(pred, ref)
@@ -194,40 +200,66 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         save_file(state, save_directory / STATE_FILE)
 
     @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
+    ) -> LPIPSSat:
+        """Load a folder that ``save_pretrained`` wrote, or a repository of the hub.
+
+        ``kwargs`` are the hub's (``revision``, ``token``, ...) and this class's; the latter replace
+        what was saved. Whatever is missing, damaged or made for another network is a WeightsError.
+        """
+        if "bands" in kwargs:  # the composite that was saved belongs to the bands that were saved
+            kwargs.setdefault("composite", None)
+        source = str(pretrained_model_name_or_path)
+        try:
+            return super().from_pretrained(source, **kwargs)
+        except LpipsSatError:
+            raise
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+            raise WeightsError(
+                f"cannot load {source!r}, neither as a local folder nor from the hub ({reason}). "
+                "Pass a folder written by save_pretrained."
+            ) from error
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The README.md of a saved folder: how to load it, and its card."""
+        name = self.card.get("name", "uncalibrated")
+        lines = [
+            "---",
+            "library_name: lpips-sat",
+            "---",
+            f"# LPIPS-Sat: {name}",
+            "A perceptual distance for satellite images. Load this folder with",
+            '`LPIPSSat.from_pretrained("FOLDER")` from `lpips_sat`.',
+            "",
+            "```json",
+            json.dumps(self.card, indent=2),
+            "```",
+        ]
+        return ModelCard("\n".join(lines) + "\n")
+
+    @classmethod
     def _from_pretrained(
         cls,
         *,
         model_id: str,
         map_location: str = "cpu",
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
         strict: bool = True,
-        **model_kwargs: Any,
+        **kwargs: Any,
     ) -> LPIPSSat:
         """Safetensors only, from a local folder or the hub; never unpickles anything."""
-        path = Path(model_id) / STATE_FILE
-        if not Path(model_id).is_dir():
-            try:
-                path = Path(
-                    hf_hub_download(
-                        model_id,
-                        STATE_FILE,
-                        revision=revision,
-                        cache_dir=cache_dir,
-                        force_download=force_download,
-                        token=token,
-                        local_files_only=local_files_only,
-                    )
-                )
-            except (HfHubHTTPError, OSError, ValueError) as error:
-                raise WeightsError(
-                    f"no {STATE_FILE} for {model_id!r}: neither a local folder nor reachable on "
-                    f"the hub ({type(error).__name__}). Pass a folder written by save_pretrained."
-                ) from error
-        model = cls(**model_kwargs)
+        hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
+        if "backbone" not in kwargs:
+            raise WeightsError(
+                f"{model_id} has no {CONFIG_FILE} that names a backbone. "
+                "Pass a folder written by save_pretrained."
+            )
+        folder = Path(model_id)
+        path = folder / STATE_FILE
+        if not folder.is_dir():
+            path = Path(hf_hub_download(model_id, STATE_FILE, **hub))
+        model = cls(**kwargs)
         _load(model, path)
         return model.to(map_location)
 
@@ -265,17 +297,32 @@ def _grow(distances: Tensor, stride: int, height: int, width: int) -> Tensor:
 
 
 def _describe(backbone: nn.Module) -> tuple[list[int], list[int]]:
-    """Channels and strides of the feature maps, declared or found with a 128 px probe."""
-    if hasattr(backbone, "channels") and hasattr(backbone, "strides"):
-        return list(backbone.channels), list(backbone.strides)
+    """Channels and strides of the feature maps, declared or found with probes of 128 and 256 px.
+
+    Two sizes, because convolutions without padding lose positions at the border.
+    """
+    if isinstance(backbone, Backbone):
+        return backbone.channels, backbone.strides
+    small, large = _probe(backbone, 128), _probe(backbone, 256)
+    steps = [b.shape[-1] - a.shape[-1] for a, b in zip(small, large, strict=True)]
+    if not all(1 <= step <= 128 for step in steps):
+        raise WeightsError(
+            "a backbone's feature maps must grow with the image, at most as fast; from 128 to "
+            f"256 px their widths grew by {steps}"
+        )
+    return [f.shape[1] for f in small], [round(128 / step) for step in steps]
+
+
+def _probe(backbone: nn.Module, size: int) -> Sequence[Tensor]:
     with torch.no_grad():
-        features = backbone.eval()(torch.zeros(1, 3, 128, 128))
-    if not isinstance(features, list | tuple) or not all(f.ndim == 4 for f in features):
+        features: Any = backbone.eval()(torch.zeros(1, 3, size, size))
+    maps = features if isinstance(features, list | tuple) else ()
+    if not maps or not all(isinstance(f, Tensor) and f.ndim == 4 for f in maps):
         raise WeightsError(
             "a backbone must map (N, 3, H, W) to a list of feature maps (N, C, h, w), got "
             f"{type(features).__name__}"
         )
-    return [f.shape[1] for f in features], [round(128 / f.shape[-1]) for f in features]
+    return maps
 
 
 def _load(model: LPIPSSat, path: Path) -> None:
@@ -285,6 +332,7 @@ def _load(model: LPIPSSat, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot read the weights {path}: {error}") from error
     except RuntimeError as error:
-        raise WeightsError(f"{path} holds weights of another network: {error}") from error
+        reason = textwrap.shorten(str(error), 300)  # one line of what may be hundreds
+        raise WeightsError(f"{path} holds weights of another network: {reason}") from error
     if any((head < 0).any() or not torch.isfinite(head).all() for head in model.heads):
         raise WeightsError(f"{path} holds negative or non-finite head weights; it is no metric")

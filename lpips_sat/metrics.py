@@ -12,29 +12,21 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from . import tiled
 from .errors import MetricInputError
-from .functional._inputs import check_data_range, check_min_size
-from .functional.ergas import check_ratio, ergas_from_sums, ergas_sums
-from .functional.mae import mae_from_sums, mae_sums
-from .functional.psnr import psnr_from_sums, psnr_sums
-from .functional.rmse import rmse_from_sums, rmse_sums
-from .functional.sam import sam_from_sums, sam_sums
-from .functional.ssim import HALO, ssim_from_sums, ssim_sums
+from .functional._inputs import check_min_size
 from .validity import ratio_or_nan
 
 
 class ImageMetric(Metric):
-    """Base of the metrics that score one image at a time: defines the mean over images.
+    """Base of the metrics that score one image at a time: the mean over images.
 
-    A subclass says `name`, `unit` (empty = none), `halo` (pixels that a tile needs around its
-    core) and the two steps `sums` and `from_sums`. States, in float64 and summed over processes:
-    `total` (of the scores), `count` (images scored) and `undefined` (images without a score, for
-    example without a valid pixel; they are left out of the mean).
+    Made from a `tiled.Tiled`, whose `name`, `unit`, `halo`, `sums` and `from_sums` it shows.
+    States, in float64 and summed over processes: `total` (of the scores), `count` (images scored)
+    and `undefined` (images without a score, for example without a valid pixel; they are left out
+    of the mean).
     """
 
-    name: str
-    unit: str
-    halo: int = 0
     is_differentiable = True
     full_state_update = False
 
@@ -42,25 +34,17 @@ class ImageMetric(Metric):
     count: Tensor
     undefined: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, metric: tiled.Tiled, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.name, self.unit, self.halo = metric.name, metric.unit, metric.halo
+        self.sums, self.from_sums = metric.sums, metric.from_sums
         for state in ("total", "count", "undefined"):
             zero = torch.zeros((), dtype=torch.float64)
             self.add_state(state, default=zero, dist_reduce_fx="sum")
 
-    def sums(
-        self, pred: Tensor, ref: Tensor, valid: Tensor | None = None, core: Tensor | None = None
-    ) -> Tensor:
-        """Return float64 (N, K) that add up over disjoint `core` regions (N, 1, H, W)."""
-        raise NotImplementedError(f"{type(self).__name__} must define `sums`.")
-
-    def from_sums(self, sums: Tensor) -> Tensor:
-        """Return the scores float64 (N,) of `sums` (N, K); NaN where there is none."""
-        raise NotImplementedError(f"{type(self).__name__} must define `from_sums`.")
-
     def update(self, pred: Tensor, ref: Tensor, valid: Tensor | None = None) -> None:
         """Add the score of each image of two batches (N, C, H, W)."""
-        sums = self.sums(pred, ref, valid)
+        sums = self.sums(pred, ref, valid=valid)
         check_min_size(pred, 2 * self.halo + 1, self.name)
         _check_finite(sums)
         scores = self.from_sums(sums)
@@ -77,37 +61,19 @@ class ImageMetric(Metric):
 class MAE(ImageMetric):
     """Mean absolute error in the units of the input, see `functional.mae`."""
 
-    name = "MAE"
-    unit = "input units"
     higher_is_better = False
 
-    def sums(
-        self, pred: Tensor, ref: Tensor, valid: Tensor | None = None, core: Tensor | None = None
-    ) -> Tensor:
-        """See `functional.mae.mae_sums`."""
-        return mae_sums(pred, ref, valid=valid, core=core)
-
-    def from_sums(self, sums: Tensor) -> Tensor:
-        """See `functional.mae.mae_from_sums`."""
-        return mae_from_sums(sums)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.mae(), **kwargs)
 
 
 class RMSE(ImageMetric):
     """Root mean squared error in the units of the input, see `functional.rmse`."""
 
-    name = "RMSE"
-    unit = "input units"
     higher_is_better = False
 
-    def sums(
-        self, pred: Tensor, ref: Tensor, valid: Tensor | None = None, core: Tensor | None = None
-    ) -> Tensor:
-        """See `functional.rmse.rmse_sums`."""
-        return rmse_sums(pred, ref, valid=valid, core=core)
-
-    def from_sums(self, sums: Tensor) -> Tensor:
-        """See `functional.rmse.rmse_from_sums`."""
-        return rmse_from_sums(sums)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.rmse(), **kwargs)
 
 
 class PSNR(ImageMetric):
@@ -116,86 +82,37 @@ class PSNR(ImageMetric):
     An image that equals its reference scores +inf, and so does then the mean.
     """
 
-    name = "PSNR"
-    unit = "dB"
     higher_is_better = True
 
     def __init__(self, *, data_range: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.data_range = check_data_range(data_range)
-
-    def sums(
-        self, pred: Tensor, ref: Tensor, valid: Tensor | None = None, core: Tensor | None = None
-    ) -> Tensor:
-        """See `functional.psnr.psnr_sums`."""
-        return psnr_sums(pred, ref, valid=valid, core=core)
-
-    def from_sums(self, sums: Tensor) -> Tensor:
-        """See `functional.psnr.psnr_from_sums`."""
-        return psnr_from_sums(sums, data_range=self.data_range)
+        super().__init__(tiled.psnr(data_range=data_range), **kwargs)
 
 
 class SSIM(ImageMetric):
     """Structural similarity, see `functional.ssim`."""
 
-    name = "SSIM"
-    unit = ""
-    halo = HALO
     higher_is_better = True
 
     def __init__(self, *, data_range: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.data_range = check_data_range(data_range)
-
-    def sums(
-        self, pred: Tensor, ref: Tensor, valid: Tensor | None = None, core: Tensor | None = None
-    ) -> Tensor:
-        """See `functional.ssim.ssim_sums`."""
-        return ssim_sums(pred, ref, data_range=self.data_range, valid=valid, core=core)
-
-    def from_sums(self, sums: Tensor) -> Tensor:
-        """See `functional.ssim.ssim_from_sums`."""
-        return ssim_from_sums(sums)
+        super().__init__(tiled.ssim(data_range=data_range), **kwargs)
 
 
 class SAM(ImageMetric):
     """Spectral angle in degrees, see `functional.sam`."""
 
-    name = "SAM"
-    unit = "degrees"
     higher_is_better = False
 
-    def sums(
-        self, pred: Tensor, ref: Tensor, valid: Tensor | None = None, core: Tensor | None = None
-    ) -> Tensor:
-        """See `functional.sam.sam_sums`."""
-        return sam_sums(pred, ref, valid=valid, core=core)
-
-    def from_sums(self, sums: Tensor) -> Tensor:
-        """See `functional.sam.sam_from_sums`."""
-        return sam_from_sums(sums)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.sam(), **kwargs)
 
 
 class ERGAS(ImageMetric):
     """Wald's relative dimensionless global error, see `functional.ergas`."""
 
-    name = "ERGAS"
-    unit = ""
     higher_is_better = False
 
     def __init__(self, *, ratio: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.ratio = check_ratio(ratio)
-
-    def sums(
-        self, pred: Tensor, ref: Tensor, valid: Tensor | None = None, core: Tensor | None = None
-    ) -> Tensor:
-        """See `functional.ergas.ergas_sums`."""
-        return ergas_sums(pred, ref, valid=valid, core=core)
-
-    def from_sums(self, sums: Tensor) -> Tensor:
-        """See `functional.ergas.ergas_from_sums`."""
-        return ergas_from_sums(sums, ratio=self.ratio)
+        super().__init__(tiled.ergas(ratio=ratio), **kwargs)
 
 
 def _check_finite(sums: Tensor) -> None:

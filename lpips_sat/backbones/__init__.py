@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
-
 from ..errors import WeightsError
 from ..weights import shipped
+from .base import Backbone
 from .pyramid import Pyramid
 
-BACKBONES: dict[str, Callable[..., nn.Module]] = {"pyramid": Pyramid}
+BACKBONES: dict[str, Callable[..., Backbone]] = {"pyramid": Pyramid}
 
 
 TIMM_PREFIX = "timm:"
 
 
-def build_backbone(name: str, config: Mapping[str, Any] | None = None) -> nn.Module:
+def build_backbone(name: str, config: Mapping[str, Any] | None = None) -> Backbone:
     """A backbone by name; ``config`` are its constructor's arguments.
 
     ``"timm:NAME"`` is any feature pyramid of timm, with its pretrained weights unless ``config``

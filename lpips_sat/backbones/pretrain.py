@@ -22,7 +22,6 @@ import csv
 import dataclasses
 import json
 import math
-import os
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +38,7 @@ from ..errors import OutputExistsError, WeightsError
 from . import build_backbone
 from .features import channel_distances
 
-Patch = NDArray[np.float32]
+Patch = NDArray[np.floating[Any]]
 Distort = Callable[[Patch, str, float, np.random.Generator], Patch]
 Sampler = Callable[[np.random.Generator], Patch]
 
@@ -240,7 +239,7 @@ def _resume(out: Path, *parts: nn.Module | torch.optim.Optimizer) -> int:
 def _checkpoint(out: Path, step: int, *parts: nn.Module | torch.optim.Optimizer) -> None:
     beside = out / "state.pt.tmp"
     torch.save({"step": step, "parts": [part.state_dict() for part in parts]}, beside)
-    os.replace(beside, out / "state.pt")
+    beside.replace(out / "state.pt")
 
 
 def _log(path: Path, step: int, logs: dict[str, float]) -> None:

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .base import Backbone
+
 STEM_STRIDE = 2
 # Texture energy is pooled over 8 x 8 feature positions, every 4: windows of 16, 32, 64 px.
 ENERGY_WINDOW, ENERGY_STRIDE = 8, 4
 
 
-class Pyramid(nn.Module):
+class Pyramid(Backbone):
     """(N, 3, H, W) network input -> responses and texture energies of every stage.
 
     Args:
@@ -32,55 +34,46 @@ class Pyramid(nn.Module):
 
     def __init__(self, widths: Sequence[int] = (32, 64, 128), depth: int = 2) -> None:
         super().__init__()
-        self.config = {"widths": list(widths), "depth": depth}
-        stages, channels = [], 3
+        stages, channels, stride, radius = [], 3, STEM_STRIDE, 2  # the stem reaches 2 px
+        self.channels, self.strides = [], []
         for index, width in enumerate(widths):
             layers: list[nn.Module] = []
             if index:
                 layers.append(nn.AvgPool2d(4, stride=2, padding=1, count_include_pad=False))
+                radius, stride = radius + 2 * stride, 2 * stride
             for step in range(depth):
                 stem = index == 0 and step == 0
-                layers.append(
-                    nn.Conv2d(channels, width, 4, stride=STEM_STRIDE, padding=1)
-                    if stem
-                    else nn.Conv2d(channels, width, 3, padding=1)
-                )
+                layers.append(_convolution(channels, width, stem=stem))
                 layers.append(nn.ReLU())
                 channels = width
+            radius += stride * (depth - (index == 0))
             stages.append(nn.Sequential(*layers))
+            self.channels += [width, width]
+            self.strides += [stride, stride * ENERGY_STRIDE]
         self.stages = nn.ModuleList(stages)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
-
-    @property
-    def channels(self) -> list[int]:
-        """Channels of each feature map in the order :meth:`forward` returns them."""
-        return [width for width in self.config["widths"] for _ in range(2)]
-
-    @property
-    def strides(self) -> list[int]:
-        """Pixels between neighbouring positions of each feature map."""
-        stage = [STEM_STRIDE * 2**i for i in range(len(self.stages))]
-        return [s for stride in stage for s in (stride, stride * ENERGY_STRIDE)]
-
-    @property
-    def radius(self) -> int:
-        """Pixels by which the widest receptive field reaches beyond its own position."""
-        reach, stride = 2, STEM_STRIDE
-        for index in range(len(self.stages)):
-            if index:
-                reach, stride = reach + 2 * stride, stride * 2
-            reach += stride * (self.config["depth"] - (index == 0))
-        return reach + stride * ENERGY_WINDOW // 2
+        self.radius = radius + stride * ENERGY_WINDOW // 2
+        self.apply(_initialise)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Responses and energies, stage by stage."""
         features = []
         for stage in self.stages:
             x = stage(x)
             features += [x, texture_energy(x)]
         return features
+
+
+def _convolution(channels: int, width: int, *, stem: bool) -> nn.Conv2d:
+    if stem:
+        return nn.Conv2d(channels, width, 4, stride=STEM_STRIDE, padding=1)
+    return nn.Conv2d(channels, width, 3, padding=1)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def texture_energy(x: Tensor) -> Tensor:

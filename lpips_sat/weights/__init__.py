@@ -17,6 +17,5 @@ def shipped() -> list[str]:
 def cards() -> dict[str, dict[str, Any]]:
     """The card of each: data, licence, evidence, sha256 of the weights file."""
     return {
-        name: json.loads((WEIGHTS / name / "config.json").read_text())["card"]
-        for name in shipped()
+        name: json.loads((WEIGHTS / name / "config.json").read_text())["card"] for name in shipped()
     }

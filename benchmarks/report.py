@@ -1,0 +1,138 @@
+"""Tables and pictures of the README and the docs, from result files and shipped cards.
+
+python benchmarks/report.py               # rewrites the blocks between <!-- NAME --> markers
+python benchmarks/report.py --figures     # also draws docs/images/ (needs the extra [report])
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from lpips_sat.weights import cards
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/lpips-sat.md")
+THROUGHPUT = ROOT / "benchmarks" / "results" / "throughput.json"
+
+
+def agreement_table() -> str:
+    lines = ["| distance | agreement with the votes | 95 % interval |", "|---|---|---|"]
+    for row in cards()["default"]["evidence"]:
+        lines.append(
+            f"| {row['metric']} | {row['agreement']:.3f} | {row['low']:.3f} to {row['high']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def provenance_table() -> str:
+    lines = ["| weights | what is known |", "|---|---|"]
+    for name, card in cards().items():
+        for key in (
+            "variant",
+            "recipe",
+            "judgements",
+            "heads",
+            "input",
+            "unit",
+            "raters",
+            "licence",
+            "sha256",
+        ):
+            if key in card:
+                value = card[key]
+                shown = json.dumps(value) if isinstance(value, dict) else str(value)
+                lines.append(f"| {name}: {key} | {shown} |")
+    return "\n".join(lines)
+
+
+def throughput_table() -> str:
+    found = json.loads(THROUGHPUT.read_text())
+    lines = ["| forward pass | LPIPS-Sat, Mpx/s | LPIPS-Sat is faster by |", "|---|---|---|"]
+    for shape, rows in found["forward"].items():
+        ours = rows["LPIPS-Sat"]["megapixels_per_second"]
+        ratios = ", ".join(
+            f"{rows[peer]['lpips_sat_is_faster_by']} x {peer}"
+            for peer in ("LPIPS-alex", "LPIPS-vgg")
+        )
+        lines.append(f"| {shape} | {ours} | {ratios} |")
+    score = found["score"]
+    lines.append("")
+    lines.append(
+        f"`lpips-sat score` on {score['pixels'] / 1e6:.0f} Mpx x {score['bands']} bands, "
+        f"{len(score['metrics'])} metrics: {score['seconds']:.0f} s "
+        f"({score['megapixels_per_second']:.2f} Mpx/s), peak memory {score['peak_megabytes']} MB. "
+        f"{found['threads']} threads, torch {found['torch']}, medians of {found['rounds']} rounds."
+    )
+    return "\n".join(lines)
+
+
+BLOCKS = {
+    "agreement": agreement_table,
+    "provenance": provenance_table,
+    "throughput": throughput_table,
+}
+
+
+def fill(text: str) -> str:
+    """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->`."""
+    for name, make in BLOCKS.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        if re.search(pattern, text, flags=re.S):
+            content = make()
+            text = re.sub(pattern, lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text, flags=re.S)
+    return text
+
+
+def draw_sample() -> None:
+    """Reference, prediction and LPIPS-Sat map of both sample pairs, side by side."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import numpy as np
+    import torch
+    from matplotlib import pyplot as plt
+
+    from lpips_sat import LPIPSSat, open_pair
+    from lpips_sat.sample import make_sample
+
+    figure, rows = plt.subplots(2, 3, figsize=(10.5, 7.4), layout="constrained")
+    with tempfile.TemporaryDirectory() as folder:
+        make_sample(Path(folder) / "sample")
+        for axes, name in zip(rows, ("rgbn", "nir"), strict=True):
+            base = Path(folder) / "sample" / name
+            with open_pair(base / "pred.tif", base / "ref.tif") as pair:
+                tile = next(iter(pair.tiles(size=1024)))
+                metric = LPIPSSat(bands=pair.bands)
+                with torch.inference_mode():
+                    shown = [metric.to_input(image).clamp(0, 1) for image in (tile.ref, tile.pred)]
+                    distance, sums = metric.map_and_sums(tile.pred, tile.ref)
+            part = (slice(320, 620), slice(360, 660))
+            titles = {
+                "rgbn": ("B04, B03, B02 at 10 m", "the same after 20 m and back"),
+                "nir": ("B08 at 10 m", "the real 20 m band B8A, restored"),
+            }[name]
+            for axis, image, title in zip(axes, shown, titles, strict=False):
+                axis.imshow(image[0].permute(1, 2, 0).numpy()[part] ** 0.8)
+                axis.set_title(title, fontsize=11)
+            drawn = axes[2].imshow(np.asarray(distance[0, 0])[part], cmap="magma", vmin=0, vmax=3)
+            axes[2].set_title(f"LPIPS-Sat (mean {float(metric.from_sums(sums)):.2f})", fontsize=11)
+            figure.colorbar(drawn, ax=axes[2], shrink=0.85)
+            for axis in axes:
+                axis.set_axis_off()
+    figure.savefig(ROOT / "docs" / "images" / "sample.png", dpi=110)
+
+
+def main() -> None:
+    if "--figures" in sys.argv[1:]:
+        draw_sample()
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(fill(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

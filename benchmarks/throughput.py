@@ -1,0 +1,157 @@
+"""LPIPS-Sat beside LPIPS with AlexNet and VGG16, and `score` on a 4000 x 4000 px pair: one run.
+
+    python benchmarks/throughput.py            # 5 minutes on 2 cores; writes results/throughput.json
+
+Throughput does not depend on weight values, so the peers' trunks are torchvision's, untrained. The
+networks take turns within each round; ratios are medians over rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from lpips_sat import LPIPSSat, __version__
+from lpips_sat.backbones.features import unit_vectors
+from lpips_sat.raster import grid_of, read_on, write_raster
+from lpips_sat.sample import make_sample
+
+RESULT = Path(__file__).parent / "results" / "throughput.json"
+ROUNDS = 7
+SHAPES = {"256 px, batch 8": (8, 3, 256, 256), "1024 px, batch 1": (1, 3, 1024, 1024)}
+# Zhang et al. 2018 compare after the ReLUs of AlexNet's five and after VGG16's five blocks.
+TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}
+
+
+class PlainLpips(nn.Module):
+    """LPIPS as published: trunk, unit vectors, squared difference, 1 x 1 head, spatial mean."""
+
+    def __init__(self, net: str) -> None:
+        super().__init__()
+        models = {"alex": torchvision.models.alexnet, "vgg": torchvision.models.vgg16}
+        self.trunk = models[net](weights=None).features[: TAPS[net][-1] + 1]
+        self.taps = TAPS[net]
+        self.requires_grad_(False).eval()
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        found = []
+        for index, layer in enumerate(self.trunk):
+            x = layer(x)
+            if index in self.taps:
+                found.append(x)
+        return found
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        pairs = zip(self.features(x), self.features(y), strict=True)
+        return sum(
+            (unit_vectors(f) - unit_vectors(g)).square().mean((2, 3)).sum(1) for f, g in pairs
+        )
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    networks = {
+        "LPIPS-Sat": LPIPSSat(radiometry="display"),
+        "LPIPS-alex": PlainLpips("alex"),
+        "LPIPS-vgg": PlainLpips("vgg"),
+    }
+    result = {
+        "version": __version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "rounds": ROUNDS,
+        "forward": {name: compare(networks, shape) for name, shape in SHAPES.items()},
+        "score": score_scene(),
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print(RESULT.read_text())
+
+
+def compare(networks: dict[str, nn.Module], shape: tuple[int, ...]) -> dict[str, dict[str, float]]:
+    x, y = torch.rand(shape), torch.rand(shape)
+    megapixels = shape[0] * shape[2] * shape[3] / 1e6
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    with torch.inference_mode():
+        for round_ in range(ROUNDS + 1):  # the first warms up
+            for name, network in networks.items():
+                began = time.perf_counter()
+                network(x, y)
+                if round_:
+                    seconds[name].append(time.perf_counter() - began)
+    ours = seconds["LPIPS-Sat"]
+    return {
+        name: {
+            "megapixels_per_second": round(megapixels / statistics.median(times), 3),
+            "lpips_sat_is_faster_by": round(
+                statistics.median(t / o for t, o in zip(times, ours, strict=True)), 2
+            ),
+        }
+        for name, times in seconds.items()
+    }
+
+
+def score_scene() -> dict[str, float]:
+    """The sample repeated to 4000 x 4000 px, 4 bands, scored by the command in its own process."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = enlarge(Path(folder))
+        command = [sys.executable, "-c", CHILD, *map(str, paths)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+    return json.loads(done.stdout)
+
+
+# Runs the command line in a child, so that the peak memory is the command's own.
+CHILD = """
+import json, resource, sys, io, contextlib
+from lpips_sat.cli import main
+out = io.StringIO()
+with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+    main(["score", *sys.argv[1:], "--json"])
+found = json.loads(out.getvalue())
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"pixels": found["pixels"], "bands": len(found["bands"]),
+    "metrics": [s["name"] for s in found["scores"]], "seconds": round(found["seconds"], 1),
+    "megapixels_per_second": round(found["pixels"] / 1e6 / found["seconds"], 3),
+    "peak_megabytes": round(peak)}))
+"""
+
+
+def enlarge(folder: Path, side: int = 4000) -> list[Path]:
+    make_sample(folder / "sample")
+    paths = []
+    for name in ("pred", "ref"):
+        path = folder / "sample" / "rgbn" / f"{name}.tif"
+        grid = grid_of(path)
+        once = read_on(path, grid)
+        repeats = -(-side // once.shape[1])
+        large = np.tile(once, (1, repeats, repeats))[:, :side, :side]
+        paths.append(folder / f"{name}.tif")
+        write_raster(
+            paths[-1],
+            large,
+            grid.window(0, 0, side, side),
+            bands=("B04", "B03", "B02", "B08"),
+            scale=1e-4,
+            offset=0.0,
+            nodata=0,
+            description="the sample, repeated",
+            tags={},
+        )
+    return paths
+
+
+if __name__ == "__main__":
+    main()
