@@ -16,7 +16,7 @@ from lpips_sat.weights import cards
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/lpips-sat.md")
-THROUGHPUT = ROOT / "benchmarks" / "results" / "throughput.json"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def agreement_table() -> str:
@@ -31,26 +31,15 @@ def agreement_table() -> str:
 def provenance_table() -> str:
     lines = ["| weights | what is known |", "|---|---|"]
     for name, card in cards().items():
-        for key in (
-            "variant",
-            "recipe",
-            "judgements",
-            "heads",
-            "input",
-            "unit",
-            "raters",
-            "licence",
-            "sha256",
-        ):
-            if key in card:
-                value = card[key]
+        for key, value in card.items():
+            if key not in ("name", "evidence"):
                 shown = json.dumps(value) if isinstance(value, dict) else str(value)
                 lines.append(f"| {name}: {key} | {shown} |")
     return "\n".join(lines)
 
 
 def throughput_table() -> str:
-    found = json.loads(THROUGHPUT.read_text())
+    found = json.loads((RESULTS / "throughput.json").read_text())
     lines = ["| forward pass | LPIPS-Sat, Mpx/s | LPIPS-Sat is faster by |", "|---|---|---|"]
     for shape, rows in found["forward"].items():
         ours = rows["LPIPS-Sat"]["megapixels_per_second"]
@@ -70,10 +59,21 @@ def throughput_table() -> str:
     return "\n".join(lines)
 
 
+def knn_sentence() -> str:
+    found = json.loads((RESULTS / "knn.json").read_text())
+    shares = [f"{100 * share:.1f} % with {name}" for name, share in found["accuracy"].items()]
+    return (
+        f"k-NN (k = {found['neighbours']}) on the ten EuroSAT classes, {found['queries']} chips "
+        f"never trained on against {found['bank']} others: {', '.join(shares)}; the commonest "
+        f"class has {100 * found['chance']:.1f} %."
+    )
+
+
 BLOCKS = {
     "agreement": agreement_table,
     "provenance": provenance_table,
     "throughput": throughput_table,
+    "knn": knn_sentence,
 }
 
 

@@ -1,6 +1,6 @@
 """LPIPS-Sat beside LPIPS with AlexNet and VGG16, and `score` on a 4000 x 4000 px pair: one run.
 
-    python benchmarks/throughput.py            # 5 minutes on 2 cores; writes results/throughput.json
+    python benchmarks/throughput.py    # minutes on 2 cores; writes results/throughput.json
 
 Throughput does not depend on weight values, so the peers' trunks are torchvision's, untrained. The
 networks take turns within each round; ratios are medians over rounds.

@@ -61,23 +61,35 @@ def calibrate(metric: LPIPSSat, trials: Judgements, *, name: str, out: Path) -> 
 
     The validation trials (id % 5 == 0) play no part in the fit or in the choice of its strength.
     """
-    training, validation = trials.split()
+    training, _ = trials.split()
     of_a, of_b = heads.per_channel(metric, training)
     chosen = heads.choose(of_a, of_b, training)
     heads.set_heads(metric, chosen.weights)
     heads.anchor(metric, training.ref[:ANCHOR_REFERENCES])
+    fitted = {
+        "strength": chosen.strength,
+        "cross_validated_agreement": round(chosen.cross_validated, 4),
+        "leave_one_source_out": leave_one_source_out(of_a, of_b, training, chosen.strength),
+    }
+    variant = "lin: linear heads on frozen features"
+    return publish(metric, trials, name=name, out=out, variant=variant, heads=fitted)
+
+
+def publish(
+    metric: LPIPSSat, trials: Judgements, *, name: str, out: Path, **facts: Any
+) -> pd.DataFrame:
+    """Measure ``metric`` on the validation trials, write it with its card, return the evidence.
+
+    ``facts``: what the card shall say of this way of making it.
+    """
+    training, validation = trials.split()
     table = evidence(metric, validation)
     metric.card.update(
         name=name,
         version=__version__,
-        variant="lin: linear heads on frozen features",
-        heads={
-            "strength": chosen.strength,
-            "cross_validated_agreement": round(chosen.cross_validated, 4),
-            "leave_one_source_out": leave_one_source_out(of_a, of_b, training, chosen.strength),
-        },
         judgements={"training": len(training), "validation": len(validation)},
         evidence=table.to_dict(orient="records"),
+        **facts,
         **STANDING_FACTS,
     )
     save(metric, out)

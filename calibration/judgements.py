@@ -8,6 +8,7 @@ vision-language model, not people.
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,15 +59,32 @@ def read_table(folder: Path = SHIPPED_TABLE) -> pd.DataFrame:
     missing = [n for n in ("trials.csv", "votes.csv") if not (folder / n).is_file()]
     if missing:
         raise JudgementError(f"{folder} is no release of judgements: {', '.join(missing)} missing")
-    trials, votes = pd.read_csv(folder / "trials.csv"), pd.read_csv(folder / "votes.csv")
-    if unknown := sorted(set(votes["choice"]) - {"A", "B"}):
+    trials = _read_csv(folder / "trials.csv", ("id", "source", "crop"))
+    votes = _read_csv(folder / "votes.csv", ("id", "choice", "confidence"))
+    if unknown := sorted(set(votes["choice"].astype(str)) - {"A", "B"}):
         raise JudgementError(f"{folder}/votes.csv: choices must be A or B, got {unknown}")
+    if trials["id"].duplicated().any() or (trials["id"] < 0).any():
+        raise JudgementError(f"{folder}/trials.csv: every trial needs an id of its own, 0 or more")
+    if stray := sorted(set(votes["id"]) - set(trials["id"])):
+        raise JudgementError(f"{folder}/votes.csv: votes on trials that are not there: {stray[:5]}")
     votes = votes.assign(share_b=(votes["choice"] == "B").astype(float))
     summary = votes.groupby("id").agg(
         share_b=("share_b", "mean"), votes=("share_b", "size"), confidence=("confidence", "mean")
     )
     table = trials.merge(summary, left_on="id", right_index=True).reset_index(drop=True)
     table["cluster"] = table["source"] + ":" + table["crop"].str.split(":").str[0]
+    return table
+
+
+def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
+        raise JudgementError(f"cannot read {path}: {error}") from error
+    if missing := [name for name in columns if name not in table]:
+        raise JudgementError(f"{path} has no column {', '.join(missing)}")
+    if table.empty:
+        raise JudgementError(f"{path} has no rows")
     return table
 
 
@@ -79,10 +97,7 @@ def read_judgements(folder: Path) -> Judgements:
             "with images.npz, trials.csv and votes.csv."
         )
     table = read_table(folder)
-    with np.load(path) as images:
-        if not {"ref", "a", "b"} <= set(images.files):
-            raise JudgementError(f"{path} must hold ref, a and b, got {', '.join(images.files)}")
-        ref, a, b = (images[name] for name in ("ref", "a", "b"))
+    ref, a, b = _read_images(path)
     if table["id"].max() >= len(ref) or not ref.shape == a.shape == b.shape:
         raise JudgementError(
             f"{path}: images {ref.shape}, {a.shape}, {b.shape} do not fit ids up to "
@@ -90,3 +105,15 @@ def read_judgements(folder: Path) -> Judgements:
         )
     rows = table["id"].to_numpy()
     return Judgements(table, ref[rows], a[rows], b[rows])
+
+
+def _read_images(path: Path) -> list[NDArray[np.uint8]]:
+    try:
+        with path.open("rb") as file, np.load(file) as images:  # refuses to unpickle
+            if not {"ref", "a", "b"} <= set(images.files):
+                raise JudgementError(
+                    f"{path} must hold ref, a and b, got {', '.join(images.files)}"
+                )
+            return [images[name] for name in ("ref", "a", "b")]
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise JudgementError(f"{path} is no archive of images, or damaged: {error}") from error

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 import traceback
-from importlib.metadata import entry_points
-from typing import Any
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NoReturn
 
 import click
 
@@ -28,7 +28,10 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, if it is installed."""
         for point in entry_points(group=GROUP, name=cmd_name):
-            command = point.load()
+            try:
+                command = point.load()
+            except Exception as error:  # another package's: the other commands still work
+                return _broken(point, error)
             if isinstance(command, click.Command):
                 return command
         return None
@@ -52,6 +55,19 @@ class Commands(click.Group):
                     err=True,
                 )
             sys.exit(1)
+
+
+def _broken(point: EntryPoint, error: Exception) -> click.Command:
+    """A command that says why the one of ``point`` cannot be loaded."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    text = f"{point.value} cannot be loaded ({reason}): update or uninstall its package."
+
+    def fail(args: tuple[str, ...]) -> NoReturn:
+        raise LpipsSatError(f"command {point.name!r}: {text}") from error
+
+    rest = click.Argument(["args"], nargs=-1, type=click.UNPROCESSED)
+    free = {"ignore_unknown_options": True}
+    return click.Command(point.name, callback=fail, params=[rest], help=text, context_settings=free)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

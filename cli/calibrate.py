@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
+
+if TYPE_CHECKING:
+    from ..calibration.judgements import Judgements
+    from ..lpips import LPIPSSat
 
 
 @click.command()
@@ -23,20 +29,70 @@ from . import options
 )
 @click.option("--name", help="Name of the weights (default: the last part of --out).")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "--tune",
+    type=click.Path(path_type=Path),
+    help="TOML file: train the backbone too, on votes and on a teacher's ladders.",
+)
+@options.eurosat(required=False)
+@click.option("--device", default="cpu", show_default=True, help="Where --tune runs.")
 @options.overwrite
 def calibrate(
-    judgements: Path, backbone: str, name: str | None, out: Path, overwrite: bool
+    judgements: Path,
+    backbone: str,
+    name: str | None,
+    out: Path,
+    tune: Path | None,
+    eurosat: Path | None,
+    download: bool,
+    device: str,
+    overwrite: bool,
 ) -> None:
-    """Fit linear heads on a frozen backbone to two-alternative judgements.
+    """Make a metric from a backbone and two-alternative judgements.
 
-    Trials with id % 5 == 0 are never fitted; the agreement with them is printed beside PSNR and
-    SSIM. The folder written loads with LPIPSSat.from_pretrained.
+    By default linear heads are fitted on frozen features. With --tune the backbone learns too,
+    from the votes and from synthetic patches; the run is kept in OUT.run and resumes when called
+    again. Trials with id % 5 == 0 are never learned from; the agreement with them is printed beside
+    PSNR and SSIM. The folder written loads with LPIPSSat.from_pretrained.
     """
-    from ..calibration.calibrate import calibrate as run
-    from ..calibration.calibrate import check_folder, load_backbone
+    if tune is not None and eurosat is None:
+        raise click.UsageError("--tune needs --eurosat: clean patches to distort")
+    from ..calibration import calibrate as maker
     from ..calibration.judgements import read_judgements
 
-    check_folder(out, overwrite=overwrite)
-    metric = load_backbone(backbone)
-    table = run(metric, read_judgements(judgements), name=name or out.name, out=out)
+    maker.check_folder(out, overwrite=overwrite)
+    metric, trials = maker.load_backbone(backbone), read_judgements(judgements)
+    name = name or out.name
+    if tune is None or eurosat is None:
+        table = maker.calibrate(metric, trials, name=name, out=out)
+    else:
+        training, _ = trials.split()
+        run = out.with_name(f"{out.name}.run")
+        facts = _tune(metric, training, tune, run, eurosat, download=download, device=device)
+        table = maker.publish(metric, trials, name=name, out=out, **facts)
     click.echo(table.to_string(index=False))
+
+
+def _tune(
+    metric: LPIPSSat,
+    training: Judgements,
+    config: Path,
+    run: Path,
+    eurosat: Path,
+    *,
+    download: bool,
+    device: str,
+) -> dict[str, Any]:
+    """Tune ``metric`` in the folder ``run``; returns what the card says of it."""
+    from ..calibration.patches import PatchSource, read_eurosat, read_scene
+    from ..calibration.tune import TuneConfig, tune
+
+    settings = TuneConfig.from_toml(config)
+    chips = read_eurosat(eurosat, download=download)
+    source = PatchSource(chips.images, read_scene(), settings.scene_share)
+    log = options.step_log(settings.steps)
+    tune(settings, metric, training, run, sample=source, device=device, report=log)
+    return {
+        "variant": "tune: backbone and heads trained on votes and a teacher's ladders",
+        "tuning": dataclasses.asdict(settings),
+    }

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from .. import __version__
 from ..radiometry import PRESETS
@@ -21,10 +22,10 @@ def info(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     for title, entries in found.items():
         if isinstance(entries, str):
-            console.print(f"[bold]{title}[/] {entries}")
+            console.print(f"[bold]{title}[/] {escape(entries)}")
             continue
         console.print(f"\n[bold]{title}[/]")
         for name, text in entries.items():
@@ -65,9 +66,14 @@ def _collect() -> dict[str, Any]:
 def _show(console: Console, name: str, value: Any, *, indent: int) -> None:
     space = " " * indent
     if isinstance(value, dict):
-        console.print(f"{space}{name}")
+        console.print(f"{space}{escape(name)}")
         for key, item in value.items():
             _show(console, key, item, indent=indent + 2)
+    elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        console.print(f"{space}{escape(name)}")
+        for item in value:
+            facts = ", ".join(f"{key} {fact}" for key, fact in item.items())
+            console.print(escape(f"{space}  {facts}"), soft_wrap=True)
     else:
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-        console.print(f"{space}{name}: {shown}", soft_wrap=True)
+        console.print(escape(f"{space}{name}: {shown}"), soft_wrap=True)

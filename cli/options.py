@@ -85,6 +85,34 @@ def radiometry_options(
     )
 
 
+def eurosat(*, required: bool) -> Callable[[F], F]:
+    """Add the options that say where the EuroSAT chips are."""
+
+    def add(command: F) -> F:
+        command = click.option(
+            "--download", is_flag=True, help="Let torchvision download EuroSAT to --eurosat."
+        )(command)
+        return click.option(
+            "--eurosat",
+            type=click.Path(path_type=Path),
+            required=required,
+            help="EuroSAT RGB: its zip, its folder, or where to download it.",
+        )(command)
+
+    return add
+
+
+def step_log(steps: int) -> Callable[[int, dict[str, float]], None]:
+    """A line on stderr every hundred steps of a training."""
+
+    def report(step: int, logs: dict[str, float]) -> None:
+        if step % 100 == 0 or step + 1 == steps:
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in logs.items())
+            stderr.print(f"step {step}/{steps}  {shown}", soft_wrap=True)
+
+    return report
+
+
 def path_argument(name: str, **options: Any) -> Callable[[F], F]:
     """A path, or any name that GDAL opens; whether it exists is checked where it is opened."""
     return click.argument(name, type=click.Path(path_type=Path), **options)

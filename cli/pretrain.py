@@ -12,13 +12,7 @@ from . import options
 @click.command()
 @options.path_argument("config")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
-@click.option(
-    "--eurosat",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="EuroSAT RGB: its zip, its folder, or where to download it.",
-)
-@click.option("--download", is_flag=True, help="Let torchvision download EuroSAT to --eurosat.")
+@options.eurosat(required=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps ...")
 def pretrain(config: Path, out: Path, eurosat: Path, download: bool, device: str) -> None:
     """Pretrain a backbone as the TOML file CONFIG says; call again to resume.
@@ -35,11 +29,6 @@ def pretrain(config: Path, out: Path, eurosat: Path, download: bool, device: str
     chips = read_eurosat(eurosat, download=download)
     source = PatchSource(chips.images, read_scene(), settings.scene_share)
 
-    def report(step: int, logs: dict[str, float]) -> None:
-        if step % 100 == 0 or step + 1 == settings.steps:
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in logs.items())
-            options.stderr.print(f"step {step}/{settings.steps}  {shown}", soft_wrap=True)
-
     weights = run(
         settings,
         out,
@@ -47,6 +36,6 @@ def pretrain(config: Path, out: Path, eurosat: Path, download: bool, device: str
         sample=source,
         distort=distort,
         device=device,
-        report=report,
+        report=options.step_log(settings.steps),
     )
     click.echo(weights)

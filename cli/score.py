@@ -6,13 +6,16 @@ import dataclasses
 import json
 import math
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..errors import OutputExistsError
 from ..outputs import check_output
 from . import options
 
@@ -65,6 +68,7 @@ def score(
 
     if map_path is not None:
         check_output(map_path, overwrite=overwrite)
+        _check_no_input(map_path, [path for path in (pred, ref, mask) if path is not None])
     radiometry = options.radiometry_options(**said)
     with ExitStack() as stack:
         pair = stack.enter_context(
@@ -90,13 +94,20 @@ def score(
         click.echo(f"map: {map_path}", err=True)
 
 
+def _check_no_input(map_path: str, inputs: list[str]) -> None:
+    """Refuse to replace what is about to be read, even with --overwrite."""
+    for path in map(Path, inputs):
+        if path.exists() and Path(map_path).exists() and path.samefile(map_path):
+            raise OutputExistsError(f"{map_path} is an input: choose another name for the map")
+
+
 def _choose(known: dict[str, Any], wanted: tuple[str, ...] | None) -> list[TileMetric]:
     """Build the metrics asked for; a name that does not apply is a usage error."""
     names = tuple(known) if wanted is None else tuple(name.lower() for name in wanted)
     hints = {"ergas": "ergas needs --factor", "sam": "sam needs two bands or more"}
     for name in names:
         if name not in known:
-            hint = hints.get(name, f"choose from {', '.join([*known, *(set(hints) - set(known))])}")
+            hint = hints.get(name, f"choose from {', '.join(dict.fromkeys([*known, *hints]))}")
             raise click.BadParameter(f"{name!r}: {hint}", param_hint="--metrics")
     return [known[name]() for name in dict.fromkeys(names)]
 
@@ -128,7 +139,7 @@ def _jsonable(result: PairResult) -> dict[str, Any]:
 
 
 def _table(result: PairResult) -> Table:
-    bands = ", ".join(result.bands)
+    bands = escape(", ".join(result.bands))
     table = Table(
         title=f"{bands} - {result.pixels / 1e6:.2f} Mpx, {result.valid_share:.1%} valid",
         caption=f"{result.kind}; {result.seconds:.1f} s, "

@@ -107,7 +107,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
             "backbone_config": {**(backbone_config or {}), **saved},
             "radiometry": radiometry,
             "bands": list(self.to_input.bands),
-            "composite": list(self.to_input.composite),
+            "composite": None if composite is None else list(composite),
             "card": self.card,
         }
         if folder is not None:
@@ -200,9 +200,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         save_file(state, save_directory / STATE_FILE)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
-    ) -> LPIPSSat:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> LPIPSSat:
         """Load a folder that ``save_pretrained`` wrote, or a repository of the hub.
 
         ``kwargs`` are the hub's (``revision``, ``token``, ...) and this class's; the latter replace

@@ -107,11 +107,13 @@ def score_pair(
     for piece in pair.tiles(size=tile, halo=halo, align=align):
         check_range(piece.pred, piece.valid, pair.pred_radiometry, source="the prediction")
         check_range(piece.ref, piece.valid, pair.ref_radiometry, source="the reference")
-        with torch.inference_mode():
-            for i, metric in enumerate(metrics):
-                mapped = map_writer if isinstance(metric, LPIPSSat) else None
-                totals[i] = totals[i] + _tile_sums(metric, piece, mapped)
-        valid_pixels += int((piece.valid & piece.core).sum())
+        here = int((piece.valid & piece.core).sum())
+        if here:  # an empty tile adds nothing, and the map is NaN where nothing is written
+            with torch.inference_mode():
+                for i, metric in enumerate(metrics):
+                    mapped = map_writer if isinstance(metric, LPIPSSat) else None
+                    totals[i] = totals[i] + _tile_sums(metric, piece, mapped)
+        valid_pixels += here
         progress(piece.height * piece.width)
     if not valid_pixels:
         raise LpipsSatError(

@@ -29,12 +29,13 @@ def textured() -> Callable[..., Array]:
         bands: int, height: int, width: int, *, seed: int = 0, low: float = 0.03, high: float = 0.3
     ) -> Array:
         rng = np.random.default_rng(seed)
-        shared = np.zeros((height, width))
-        for sigma in (1, 3, 10, 30):
-            layer = gaussian_filter(rng.standard_normal((height, width)), sigma, mode="wrap")
-            shared += layer / layer.std()
-        own = gaussian_filter(rng.standard_normal((bands, height, width)), (0, 2, 2), mode="wrap")
-        image = shared + own / own.std()
+        y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+        fall = 1 / (np.hypot(y, x) + 1 / 64)  # the spectrum of natural images, about 1/f
+        noise = rng.standard_normal((bands + 1, height, width))
+        layers = np.fft.irfft2(np.fft.rfft2(noise) * fall, s=(height, width))
+        layers -= layers.mean(axis=(1, 2), keepdims=True)
+        layers /= layers.std(axis=(1, 2), keepdims=True)
+        image = 2 * layers[0] + layers[1:]  # what the bands share, and what they do not
         return low + (high - low) / (1 + np.exp(-image / 2))
 
     return make
@@ -102,7 +103,7 @@ def release(textured: Callable[..., Array]) -> Callable[..., Path]:
         for i in range(trials):
             ref = textured(3, side, side, seed=1000 + i // 2, low=0.1, high=0.9)
             kinds = ["blur", "noise"] if rng.integers(2) else ["noise", "blur"]
-            severity, cost = rng.uniform(0, 1, 2), []
+            severity, cost = rng.uniform(0.2, 1, 2), []
             images["ref"].append(ref)
             for name, kind, s in zip(("a", "b"), kinds, severity, strict=True):
                 grain = 0.12 * s * rng.standard_normal(ref.shape)

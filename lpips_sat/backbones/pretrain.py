@@ -202,7 +202,7 @@ def pretrain(
             tuple(item.to(device) for item in batch),  # type: ignore[arg-type]
         )
         if not torch.isfinite(loss):
-            raise WeightsError(f"the loss became {float(loss)} at step {step}; lower learning_rate")
+            raise WeightsError(f"the loss became {loss.item()} at step {step}; lower learning_rate")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -245,7 +245,7 @@ def _checkpoint(out: Path, step: int, *parts: nn.Module | torch.optim.Optimizer)
 def _log(path: Path, step: int, logs: dict[str, float]) -> None:
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow(["step", *logs])
         writer.writerow([step, *(f"{value:.5f}" for value in logs.values())])

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lpips_sat.calibration.judgements import Judgements, read_judgements
+from lpips_sat.calibration.teacher import cross_validate, fit_teacher
+from lpips_sat.calibration.tune import TuneConfig, build_pool, tune
+
+from lpips_sat.errors import OutputExistsError, WeightsError
+from lpips_sat.lpips import LPIPSSat
+
+TINY = TuneConfig(
+    seed=5, steps=6, trials=4, patches=3, copies=2, pool=10, warmup=2, checkpoint_every=2
+)
+
+
+@pytest.fixture(scope="module")
+def trials(release, tmp_path_factory) -> Judgements:
+    return read_judgements(release(tmp_path_factory.mktemp("tune") / "release", side=64))
+
+
+def sample(rng: np.random.Generator) -> np.ndarray:
+    """A patch of soft blocks, each with its own colour."""
+    blocks = rng.uniform(0.2, 0.8, (8, 8, 3)).astype(np.float32)
+    return blocks.repeat(8, axis=0).repeat(8, axis=1)
+
+
+def untrained() -> LPIPSSat:
+    torch.manual_seed(2)
+    return LPIPSSat("pyramid", radiometry="display", backbone_config={"widths": [4, 6], "depth": 1})
+
+
+def tune_tiny(
+    out: Path, trials: Judgements, config: TuneConfig = TINY, **kwargs: object
+) -> LPIPSSat:
+    return tune(config, untrained(), trials.split()[0], out, sample=sample, **kwargs)
+
+
+def stop_at(step: int) -> Callable[[int, dict[str, float]], None]:
+    def report(now: int, logs: dict[str, float]) -> None:
+        if now == step:
+            raise KeyboardInterrupt
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def tuned(trials, tmp_path_factory) -> LPIPSSat:
+    return tune_tiny(tmp_path_factory.mktemp("whole") / "run", trials)
+
+
+def test_the_teacher_learns_what_the_raters_mind_more(trials):
+    assert cross_validate(trials) > 0.8
+    blank = trials.table.assign(share_b=np.random.default_rng(0).integers(2, size=len(trials)))
+    assert cross_validate(replace(trials, table=blank)) < 0.7
+
+
+def test_the_teacher_finds_a_stronger_distortion_of_one_kind_worse(trials):
+    teacher = fit_teacher(trials)
+    refs = trials.ref[:8]
+    noise = np.random.default_rng(1).standard_normal(refs.shape)
+    weak, strong = (
+        np.clip(refs + 255 * 0.12 * s * noise, 0, 255).astype(np.uint8) for s in (0.2, 1.0)
+    )
+    names = ["noise"] * len(refs)
+    of_weak = teacher.disutility(names, np.full(8, 0.2), refs, weak)
+    of_strong = teacher.disutility(names, np.full(8, 1.0), refs, strong)
+    assert (of_strong > of_weak).all()
+
+
+def test_the_teacher_has_no_opinion_on_a_kind_that_was_never_judged(trials):
+    teacher = fit_teacher(trials)
+    told = teacher.disutility(["cloud", "blur"], np.array([0.5, 0.5]), trials.ref[:2], trials.a[:2])
+    assert np.isnan(told[0])
+    assert np.isfinite(told[1])
+
+
+def test_the_pool_holds_known_kinds_with_an_opinion_and_ladders_of_the_others(trials):
+    teacher = fit_teacher(trials)
+    config = replace(TINY, pool=40, copies=2, ladder_share=0.5)
+    pool = build_pool(config, teacher, trials.ref, sample)
+    again = build_pool(config, teacher, trials.ref, sample)
+    assert np.array_equal(pool.images, again.images)
+    unknown = np.isnan(pool.disutility)
+    assert 0 < unknown.mean() < 1
+    assert (pool.kind[:, 0] == pool.kind[:, 1])[unknown.all(axis=1)].all()
+    assert not np.array_equal(pool.images[:, 0], pool.images[:, 1])
+
+
+def test_tuning_moves_backbone_and_heads_and_leaves_a_frozen_metric(tuned):
+    before = untrained().state_dict()
+    moved = {k for k, v in tuned.state_dict().items() if not torch.equal(v, before[k])}
+    assert any(name.startswith("backbone.") for name in moved)
+    assert {name for name in before if name.startswith("heads.")} <= moved
+    assert all((head > 0).all() for head in tuned.heads)
+    assert not any(p.requires_grad for p in tuned.parameters())
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(tuned(x, x), torch.zeros(2))
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tuned, trials, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        tune_tiny(tmp_path / "run", trials, report=stop_at(3))
+    resumed = tune_tiny(tmp_path / "run", trials)
+    for name, value in tuned.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_folder_begun_with_another_config_is_refused(trials, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        tune_tiny(tmp_path / "run", trials, report=stop_at(0))
+    with pytest.raises(OutputExistsError, match="another config"):
+        tune_tiny(tmp_path / "run", trials, replace(TINY, seed=6))
+
+
+def test_a_typo_in_the_config_is_an_error_that_lists_the_keys(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text("step = 5\n")
+    with pytest.raises(WeightsError, match=r"unknown keys step; known: .*steps"):
+        TuneConfig.from_toml(path)
+
+
+def test_tuning_on_the_command_line_needs_clean_patches(run, tmp_path):
+    given = ["--judgements", tmp_path, "--backbone", "pyramid", "--out", tmp_path / "new"]
+    result = run("calibrate", *given, "--tune", tmp_path / "config.toml")
+    assert result.exit_code == 2
+    assert "--tune needs --eurosat" in result.stderr

@@ -1,0 +1,491 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from lpips_sat.cli import options
+from rich.console import Console
+
+from lpips_sat import scoring
+
+BANDS = ("B04", "B03", "B02", "B08")
+NAMES = ["LPIPS-Sat", "MAE", "RMSE", "PSNR", "SSIM", "SAM"]
+KEYS = ["pred", "ref", "scores", "bands", "kind", "pixels", "valid_share", "seconds"]
+KEYS += ["settings", "version"]
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def parsed(result):
+    """The JSON on stdout of a run that went well and said nothing else."""
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout, parse_constant=refuse_constant)
+
+
+def scores(result):
+    return {item["name"]: item["value"] for item in parsed(result)["scores"]}
+
+
+def error(dn, scale=1e-4):
+    """pred - ref in reflectance, in float64."""
+    pred, ref = (image.astype(np.float64) * scale for image in dn)
+    return pred - ref
+
+
+def tree(folder):
+    """Every file below a folder with its bytes."""
+    return {p: p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+# --- what is printed
+
+
+def test_a_table_goes_to_stdout_and_nothing_to_stderr(run, pair):
+    result = run("score", *pair)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert "B04, B03, B02, B08 - 0.00 Mpx, 100.0% valid" in lines[0]
+    rows = [line.strip("│ ").split("│") for line in lines if line.startswith("│")]
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    assert list(cells) == NAMES
+    assert {name: row[2] for name, row in cells.items()} == {
+        **dict.fromkeys(NAMES, "lower"),
+        "PSNR": "higher",
+        "SSIM": "higher",
+    }
+    assert [cells[name][1] for name in ("MAE", "PSNR", "SAM")] == ["reflectance", "dB", "degrees"]
+    in_json = scores(run("score", *pair, "--json"))
+    assert {name: float(row[0]) for name, row in cells.items()} == pytest.approx(in_json, abs=1e-4)
+
+
+def test_json_is_whole_and_the_scores_are_those_of_numpy(run, pair, dn):
+    found = parsed(run("score", *pair, "--json", "--factor", 4))
+    assert list(found) == KEYS
+    assert [item["name"] for item in found["scores"]] == [*NAMES, "ERGAS"]
+    assert {tuple(item) for item in found["scores"]} == {
+        ("name", "value", "unit", "higher_is_better")
+    }
+    assert (found["pred"], found["ref"]) == tuple(map(str, pair))
+    assert (found["bands"], found["kind"]) == (list(BANDS), "reflectance")
+    assert (found["pixels"], found["valid_share"]) == (64 * 72, 1.0)
+    assert found["seconds"] > 0
+    value, e = {item["name"]: item["value"] for item in found["scores"]}, error(dn)
+    assert value["LPIPS-Sat"] > 0
+    assert value["MAE"] == pytest.approx(np.abs(e).mean(), rel=1e-6)
+    assert value["RMSE"] == pytest.approx(math.sqrt((e**2).mean()), rel=1e-6)
+    assert value["PSNR"] == pytest.approx(-10 * math.log10((e**2).mean()), rel=1e-6)
+    ref = dn[1].astype(np.float64) * 1e-4
+    relative = (e**2).mean(axis=(1, 2)) / ref.mean(axis=(1, 2)) ** 2
+    assert value["ERGAS"] == pytest.approx(100 / 4 * math.sqrt(relative.mean()), rel=1e-6)
+
+
+def test_json_says_what_the_scores_depend_on(run, pair):
+    settings = parsed(run("score", *pair, "--json", "--factor", 4, "--data-range", 0.5))["settings"]
+    assert settings["pred_radiometry"] == settings["ref_radiometry"]
+    assert settings["pred_radiometry"].endswith("reflectance = DN * 0.0001, nodata 0")
+    assert (settings["data_range"], settings["ratio"]) == (0.5, 0.25)
+    assert settings["composite"] == ["B04", "B03", "B02"]
+    assert set(settings["weights"]) == {"name", "version", "sha256"}
+    assert len(settings["weights"]["sha256"]) == 64
+
+
+def test_identical_rasters_have_an_infinite_psnr_in_words(run, pair):
+    assert scores(run("score", pair[1], pair[1], "--json")) == {
+        **dict.fromkeys(NAMES, 0.0),
+        "PSNR": "inf",
+        "SSIM": 1.0,
+    }
+    assert "inf" in run("score", pair[1], pair[1]).stdout
+
+
+def test_a_score_that_is_not_defined_is_null(run, pair, put, tmp_path):
+    lines = np.zeros((1, 64, 72), dtype=np.uint8)
+    lines[0, ::8] = 1  # no window of SSIM fits
+    args = ("score", *pair, "--mask", put(tmp_path / "mask.tif", lines))
+    found = scores(run(*args, "--json"))
+    assert found["SSIM"] is None
+    assert all(math.isfinite(value) for name, value in found.items() if name != "SSIM")
+    assert "undefined" in run(*args).stdout
+
+
+def test_progress_on_a_terminal_goes_to_stderr_only(run, pair, monkeypatch):
+    monkeypatch.setattr(options, "stderr", Console(stderr=True, force_terminal=True, width=80))
+    result = run("score", *pair, "--json", "--metrics", "mae")
+    assert scores(result).keys() == {"MAE"}
+    assert "scoring" in result.stderr
+
+
+# --- options
+
+
+def test_some_metrics_in_the_order_asked_for_each_once(run, pair):
+    result = run("score", *pair, "--json", "--metrics", "SSIM, mae,ssim")
+    assert list(scores(result)) == ["SSIM", "MAE"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--metrics", "mea"), "'mea': choose from lpips-sat, mae, rmse, psnr, ssim, sam, ergas"),
+        (("--metrics", "mae,ergas"), "'ergas': ergas needs --factor"),
+        (("--metrics", ","), "expected a comma-separated list, got ','"),
+        (("--factor", "0.5"), "--factor"),
+        (("--data-range", "0"), "--data-range"),
+        (("--data-range", "wide"), "--data-range"),
+        (("--radiometry", "s2"), "'s2' is not one of"),
+        (("--scale", "a,b"), "expected a comma-separated list, got 'a,b'"),
+        (("--nodata", "none"), "--nodata"),
+        (("third.tif",), "unexpected extra argument"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_what_is_right(run, pair, args, message):
+    result = run("score", *pair, *args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_argument_that_is_missing_exits_with_2(run, pair):
+    result = run("score", pair[0])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Missing argument 'REF'" in result.stderr
+
+
+def test_one_band_has_no_spectral_angle(run, pair):
+    assert "SAM" not in scores(run("score", *pair, "--json", "--bands", "nir"))
+    result = run("score", *pair, "--json", "--bands", "nir", "--metrics", "sam")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "sam needs two bands or more" in result.stderr
+
+
+def test_bands_choose_from_named_bands(run, pair, dn):
+    found = parsed(run("score", *pair, "--json", "--metrics", "mae", "--bands", "red,B8"))
+    assert found["bands"] == ["B04", "B08"]
+    assert found["scores"][0]["value"] == pytest.approx(np.abs(error(dn)[[0, 3]]).mean(), rel=1e-6)
+
+
+@pytest.fixture
+def bare(dn, put, tmp_path):
+    """The pair as GeoTIFFs that declare nothing."""
+    return tuple(put(tmp_path / f"bare_{n}.tif", image) for n, image in zip("pr", dn, strict=True))
+
+
+def test_bands_name_those_of_files_without_names(run, bare, dn):
+    args = ("--json", "--metrics", "mae", "--radiometry", "s2-l2a-harmonized")
+    found = parsed(run("score", *bare, *args, "--bands", "B04,B03,B02,B08"))
+    assert found["bands"] == list(BANDS)
+    assert found["scores"][0]["value"] == pytest.approx(np.abs(error(dn)).mean(), rel=1e-6)
+    assert run("score", *bare, *args).exit_code == 1  # and without names it is refused
+
+
+def test_scale_offset_and_nodata_are_applied(run, dn, put, tmp_path):
+    images = [image.copy() for image in dn]
+    images[0][1, :9] = images[1][3, :, :5] = 7
+    files = [put(tmp_path / n, i, bands=BANDS) for n, i in zip("pr", images, strict=True)]
+    valid = np.logical_and.reduce([(image != 7).all(axis=0) for image in images])
+    args = ("--json", "--scale", "2e-4", "--offset", "-0.1", "--nodata", "7")
+    found = parsed(run("score", *files, *args))
+    assert found["valid_share"] == pytest.approx(valid.mean())
+    mae = found["scores"][1]["value"]
+    assert mae == pytest.approx(np.abs(error(images, 2e-4)[:, valid]).mean(), rel=1e-6)
+    ref = images[1] * 2e-4 - 0.1
+    relative = (error(images, 2e-4)[:, valid] ** 2).mean(axis=1) / ref[:, valid].mean(axis=1) ** 2
+    ergas = scores(run("score", *files, *args, "--metrics", "ergas", "--factor", 2))["ERGAS"]
+    assert ergas == pytest.approx(50 * math.sqrt(relative.mean()), rel=1e-5)
+
+
+def test_a_scale_per_band_is_applied_in_the_order_of_the_file(run, bare, dn):
+    args = ("--json", "--metrics", "mae", "--bands", ",".join(BANDS), "--offset", "0")
+    found = scores(run("score", *bare, *args, "--scale", "1e-4,2e-4,3e-4,4e-4"))
+    per_band = np.abs(error(dn)).mean(axis=(1, 2)) * [1, 2, 3, 4]
+    assert found["MAE"] == pytest.approx(per_band.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("driver", "suffix"), [("PNG", ".png"), ("GTiff", ".tif")])
+def test_plain_pictures_are_scored_as_display_values(run, dn, put, tmp_path, driver, suffix):
+    pictures = [np.minimum(image[:3] // 12, 255).astype(np.uint8) for image in dn]
+    files = [
+        put(tmp_path / f"{n}{suffix}", image, driver=driver, crs=None)
+        for n, image in zip("pr", pictures, strict=True)
+    ]
+    args = ("--json", "--radiometry", "uint8", "--bands", "red,green,blue")
+    found = parsed(run("score", *files, *args))
+    assert (found["kind"], found["bands"]) == ("display", ["B04", "B03", "B02"])
+    mae = np.abs(error(pictures, 1 / 255)).mean()
+    assert found["scores"][1]["value"] == pytest.approx(mae, rel=1e-6)
+    assert found["scores"][1]["unit"] == "display"
+    undeclared = run("score", *files, "--bands", "red,green,blue")
+    assert undeclared.exit_code == 1
+    assert "--radiometry uint8" in undeclared.stderr
+
+
+def test_the_mask_leaves_pixels_out(run, pair, dn, put, tmp_path):
+    keep = np.ones((1, 64, 72), dtype=np.uint8)
+    keep[0, 10:40, 20:] = 0
+    mask = put(tmp_path / "mask.tif", keep)
+    found = parsed(run("score", *pair, "--json", "--mask", mask))
+    counted = np.abs(error(dn))[:, keep[0] == 1]
+    assert found["scores"][1]["value"] == pytest.approx(counted.mean(), rel=1e-6)
+    assert found["valid_share"] == pytest.approx(keep.mean())
+
+
+def test_the_data_range_moves_psnr_and_ssim_only(run, pair):
+    one, two = (scores(run("score", *pair, "--json", "--data-range", r)) for r in (1, 2))
+    assert two["PSNR"] - one["PSNR"] == pytest.approx(20 * math.log10(2))
+    assert two["SSIM"] > one["SSIM"]
+    assert all(one[name] == two[name] for name in NAMES if name not in ("PSNR", "SSIM"))
+
+
+# --- the map
+
+
+def test_the_map_is_a_georeferenced_picture_of_the_score(run, dn, put, tmp_path):
+    images = [image.copy() for image in dn]
+    images[0][:, 20:30, 5:50] = 0
+    files = [
+        put(tmp_path / n, image, bands=BANDS, scale=1e-4, nodata=0)
+        for n, image in zip("pr", images, strict=True)
+    ]
+    result = run("score", *files, "--json", "--map", tmp_path / "map.tif")
+    assert result.stderr == f"map: {tmp_path / 'map.tif'}\n"
+    with rasterio.open(tmp_path / "map.tif") as src, rasterio.open(files[1]) as ref:
+        assert (src.crs, src.transform, src.shape) == (ref.crs, ref.transform, ref.shape)
+        assert (src.count, src.dtypes) == (1, ("float32",))
+        assert src.descriptions == ("LPIPS-Sat",)
+        distance = src.read(1)
+    np.testing.assert_array_equal(np.isnan(distance), images[0][0] == 0)
+    assert np.nanmean(distance) == pytest.approx(scores(result)["LPIPS-Sat"], abs=1e-4)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.tif", "p", "r"]
+
+
+def test_a_map_that_exists_is_kept_and_replaced_only_when_asked(run, pair, tmp_path):
+    target = tmp_path / "map.tif"
+    target.write_bytes(b"mine")
+    refused = run("score", *pair, "--map", target)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr == f"Error: {target} exists: choose another name or pass --overwrite\n"
+    assert target.read_bytes() == b"mine"
+    assert run("score", *pair, "--map", target, "--overwrite").exit_code == 0
+    with rasterio.open(target) as src:
+        assert src.shape == (64, 72)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_input_is_never_replaced_by_the_map(run, pair, which):
+    before = tree(pair[0].parent)
+    result = run("score", *pair, "--map", pair[which], "--overwrite")
+    assert result.exit_code == 1
+    assert "is an input" in result.stderr
+    assert tree(pair[0].parent) == before
+
+
+# --- what can go wrong: each writes its files and gives (arguments, exit code, message)
+
+
+def missing(pair, dn, put):
+    return (pair[0].with_name("absent.tif"), pair[1]), 1, "absent.tif: no such file"
+
+
+def missing_mask(pair, dn, put):
+    return (*pair, "--mask", "absent.tif"), 1, "absent.tif: no such file"
+
+
+def folder(pair, dn, put):
+    return (pair[0].parent, pair[1]), 1, "is a folder"
+
+
+def not_a_raster(pair, dn, put):
+    pair[0].write_text("band,value\n4,0.1\n")
+    return pair, 1, "pred.tif is not a raster"
+
+
+def empty(pair, dn, put):
+    pair[0].write_bytes(b"")
+    return pair, 1, "pred.tif is not a raster"
+
+
+def without_most_of_its_header(pair, dn, put):
+    pair[0].write_bytes(pair[0].read_bytes()[:60])
+    return pair, 1, "pred.tif"
+
+
+def without_its_last_blocks(pair, dn, put):
+    data = pair[0].read_bytes()
+    pair[0].write_bytes(data[: len(data) * 2 // 3])
+    return pair, 1, "cannot read rows 0 to 63 of"
+
+
+def no_overlap(pair, dn, put):
+    put(pair[0], dn[0], bands=BANDS, scale=1e-4, origin=(500_000.0, 4_180_000.0))
+    return pair, 1, "do not overlap"
+
+
+def half_a_pixel_off(pair, dn, put):
+    put(pair[0], dn[0], bands=BANDS, scale=1e-4, origin=(435_005.0, 4_180_000.0))
+    return pair, 1, "origin (off by"
+
+
+def other_size(pair, dn, put):
+    put(pair[0], dn[0][:, :60], bands=BANDS, scale=1e-4)
+    return pair, 1, "size (72 x 60 / 72 x 64 px)"
+
+
+def other_crs(pair, dn, put):
+    put(pair[0], dn[0], bands=BANDS, scale=1e-4, crs="EPSG:32617")
+    return pair, 1, "CRS (EPSG:32617 / EPSG:32618)"
+
+
+def other_mask(pair, dn, put):
+    mask = put(pair[0].with_name("mask.tif"), np.ones((1, 9, 9), dtype=np.uint8))
+    return (*pair, "--mask", mask), 1, "size (9 x 9 / 72 x 64 px)"
+
+
+def unknown_band(pair, dn, put):
+    return (*pair, "--bands", "B04,B12"), 1, "band B12 is not in both"
+
+
+def no_common_band(pair, dn, put):
+    put(pair[0], dn[0][:1], bands=("B12",), scale=1e-4)
+    return pair, 1, "no band in common"
+
+
+def undeclared(pair, dn, put):
+    put(pair[0], dn[0], bands=BANDS)
+    return pair, 1, "uint16 numbers without a declared scale"
+
+
+def dn_as_reflectance(pair, dn, put):
+    put(pair[0], dn[0].astype(np.float32), bands=BANDS)
+    return pair, 1, "reflectance outside [-0.5, 3]"
+
+
+def all_nodata(pair, dn, put):
+    put(pair[0], np.zeros_like(dn[0]), bands=BANDS, scale=1e-4, nodata=0)
+    return pair, 1, "no pixel is valid in both images"
+
+
+def ten_pixels(pair, dn, put):
+    for path, image in zip(pair, dn, strict=True):
+        put(path, image[:, :10, :10], bands=BANDS, scale=1e-4)
+    return pair, 1, "LPIPS-Sat needs images of at least 32 x 32 px, got 10 x 10"
+
+
+def bands_without_a_composite(pair, dn, put):
+    return (*pair, "--bands", "B08,B03"), 1, "no composite for the bands B08, B03"
+
+
+def map_of_something_else(pair, dn, put):
+    return (*pair, "--metrics", "mae"), 1, "add lpips-sat to the metrics"
+
+
+def unknown_metric(pair, dn, put):
+    return (*pair, "--metrics", "lpips"), 2, "'lpips': choose from"
+
+
+FAILURES = [
+    *(missing, missing_mask, folder, not_a_raster, empty),
+    *(without_most_of_its_header, without_its_last_blocks),
+    *(no_overlap, half_a_pixel_off, other_size, other_crs, other_mask),
+    *(unknown_band, no_common_band, undeclared, dn_as_reflectance, all_nodata, ten_pixels),
+    *(bands_without_a_composite, map_of_something_else, unknown_metric),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("exists", [False, True], ids=["new map", "map exists"])
+def test_a_failure_is_a_short_message_and_writes_nothing(
+    run, pair, dn, put, tmp_path, monkeypatch, failure, exists
+):
+    monkeypatch.chdir(tmp_path)
+    args, code, message = failure(pair, dn, put)
+    given = ["--map", tmp_path / "map.tif"]
+    if exists:
+        (tmp_path / "map.tif").write_bytes(b"mine")
+        given.append("--overwrite")
+    before = tree(tmp_path)
+    result = run("score", *args, *given)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) <= 4  # usage errors, and both grids of a mismatch
+    assert "Error: " in result.stderr
+    assert tree(tmp_path) == before
+
+
+def test_a_map_cannot_go_to_a_folder_that_is_missing(run, pair, tmp_path):
+    result = run("score", *pair, "--map", tmp_path / "absent" / "map.tif")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "absent is missing; create it" in result.stderr
+    assert not (tmp_path / "absent").exists()
+
+
+def test_verbose_shows_where_an_error_came_from(run, pair):
+    args = ("score", pair[0].with_name("absent.tif"), pair[1])
+    shown = run("--verbose", *args)
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert "Traceback (most recent call last)" in shown.stderr
+    assert "RasterError" in shown.stderr
+    assert run(*args).stderr.startswith("Error: ")
+
+
+@pytest.fixture
+def break_scoring(monkeypatch):
+    """Make the scoring fail with an error once the map is begun."""
+
+    def install(error):
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr(scoring, "score_pair", fail)
+
+    return install
+
+
+def test_an_unexpected_error_is_one_line_that_calls_it_a_bug(run, pair, tmp_path, break_scoring):
+    break_scoring(ZeroDivisionError("first line\nsecond line"))
+    before = tree(tmp_path)
+    result = run("score", *pair, "--map", tmp_path / "map.tif")
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: unexpected ZeroDivisionError: first line second line")
+    assert "bug" in line
+    assert "--verbose" in line
+    assert tree(tmp_path) == before
+    assert "Traceback" in run("--verbose", "score", *pair).stderr
+
+
+def test_an_interrupted_run_leaves_nothing_behind(run, pair, tmp_path, break_scoring):
+    break_scoring(KeyboardInterrupt())
+    before = tree(tmp_path)
+    result = run("score", *pair, "--map", tmp_path / "map.tif")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Aborted!" in result.stderr
+    assert tree(tmp_path) == before
+
+
+# --- the installed command
+
+
+def test_the_installed_command_scores_and_writes_the_map(spawn, run, pair, tmp_path):
+    done = spawn("score", *pair, "--json", "--map", "map.tif", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == "map: map.tif\n"
+    found = json.loads(done.stdout, parse_constant=refuse_constant)
+    here = scores(run("score", *pair, "--json"))
+    assert {i["name"]: i["value"] for i in found["scores"]} == pytest.approx(here, rel=1e-5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.tif", "pair"]
+
+
+def test_the_installed_command_fails_in_one_line(spawn, pair, tmp_path):
+    without_its_last_blocks(pair, None, None)
+    done = spawn("score", *pair, "--map", "map.tif", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: cannot read rows 0 to 63 of {pair[0]}")
+    assert [p.name for p in tmp_path.iterdir()] == ["pair"]

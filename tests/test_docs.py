@@ -1,0 +1,49 @@
+"""The pages say what the result files say, and their Python snippets run."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SNIPPETS = [
+    pytest.param(code, id=f"{page.name}-{number}")
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S))
+]
+
+
+@pytest.fixture(scope="module")
+def report() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("report", ROOT / "benchmarks" / "report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/lpips-sat.md"])
+def test_tables_are_those_of_the_result_files(report, page):
+    text = (ROOT / page).read_text()
+    assert "<!-- agreement -->" in text
+    assert report.fill(text) == text, "run `python benchmarks/report.py`"
+
+
+def test_a_number_changed_by_hand_would_be_noticed(report):
+    text = (ROOT / "README.md").read_text()
+    edited = re.sub(r"(\| LPIPS-Sat \| 0\.)\d", r"\g<1>0", text)
+    assert edited != text
+    assert report.fill(edited) == text
+
+
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_python_snippets_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "snippet", "exec"), {})
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_local_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
