@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lpips_sat.calibration.evaluate import to_batch
-from lpips_sat.calibration.patches import Chips, read_eurosat
 from torch import Tensor, nn
 
 from lpips_sat import LPIPSSat, __version__
 from lpips_sat.backbones import build_backbone
+from lpips_sat.calibration.evaluate import to_batch
+from lpips_sat.calibration.patches import Chips, read_eurosat
 
 RESULT = Path(__file__).parent / "results" / "knn.json"
 NEIGHBOURS = 10

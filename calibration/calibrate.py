@@ -24,6 +24,8 @@ from . import evaluate, heads
 from .judgements import VALIDATION_STEP, Judgements
 
 ANCHOR_REFERENCES = 512
+# What LPIPSSat.save_pretrained writes.
+FILES = {CONFIG_FILE, STATE_FILE, "README.md"}
 
 
 def load_backbone(source: str) -> LPIPSSat:
@@ -52,8 +54,10 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     """Refuse an output folder that exists; with ``overwrite``, only one that is not a metric."""
     if out.exists() and not overwrite:
         raise OutputExistsError(f"{out} exists: choose another name or pass --overwrite")
-    if out.exists() and not (out / STATE_FILE).is_file():
-        raise OutputExistsError(f"{out} holds no {STATE_FILE}: it is not replaced; remove it first")
+    if out.exists() and not (out.is_dir() and {file.name for file in out.iterdir()} == FILES):
+        raise OutputExistsError(
+            f"{out} is not just {', '.join(sorted(FILES))}: it is not replaced; remove it first"
+        )
 
 
 def calibrate(metric: LPIPSSat, trials: Judgements, *, name: str, out: Path) -> pd.DataFrame:
@@ -139,12 +143,12 @@ def evidence(metric: LPIPSSat, validation: Judgements) -> pd.DataFrame:
 def leave_one_source_out(
     of_a: Tensor, of_b: Tensor, trials: Judgements, strength: float
 ) -> dict[str, float]:
-    """Agreement on each source by heads that never saw it."""
+    """Agreement on each source by heads that never saw it; empty if there is only one."""
     share = torch.tensor(trials.table["share_b"].to_numpy(np.float64))
     confidence = torch.tensor(trials.table["confidence"].to_numpy(np.float64))
     sources: NDArray[Any] = trials.table["source"].to_numpy()
     found = {}
-    for source in sorted(set(sources)):
+    for source in sorted(set(sources)) if len(set(sources)) > 1 else []:
         out = torch.from_numpy(sources == source)
         w = heads.fit(of_a[~out], of_b[~out], share[~out], confidence[~out], strength=strength)
         scores = evaluate.agreement(of_a[out] @ w, of_b[out] @ w, share[out].numpy())

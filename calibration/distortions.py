@@ -214,9 +214,9 @@ def sensor(image: Array, severity: float, rng: np.random.Generator) -> Array:
     height, width = image.shape[:2]
     seen = _blur(image, 0.6 + 0.9 * severity)[::2, ::2]
     seen = seen + (0.004 + 0.03 * severity) * rng.standard_normal(seen.shape).astype(np.float32)
-    restored = _resize(seen, height, width, Image.Resampling.BICUBIC)
+    restored = _resize(seen, 2 * seen.shape[0], 2 * seen.shape[1], Image.Resampling.BICUBIC)
     # [::2] keeps even pixels: the coarse grid's centres lie half a fine pixel up and left.
-    return _sample_at(restored, 0.5, 0.5)
+    return _sample_at(restored, 0.5, 0.5)[:height, :width]
 
 
 def misregister(image: Array, severity: float, rng: np.random.Generator) -> Array:

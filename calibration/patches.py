@@ -88,7 +88,10 @@ def read_scene() -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class PatchSource:
-    """Draws (64, 64, 3) display patches: ``scene_share`` from the scene, the rest whole chips."""
+    """Draws (64, 64, 3) display patches: ``scene_share`` from the scene, the rest whole chips.
+
+    The scene must be larger than a patch.
+    """
 
     chips: NDArray[np.uint8]
     scene: NDArray[np.float32]

@@ -87,7 +87,8 @@ def score(
             pair, chosen, map_writer=writer, progress=lambda pixels: bar.advance(task, pixels)
         )
     if as_json:
-        click.echo(json.dumps({"pred": pred, "ref": ref, **_jsonable(result)}, indent=2))
+        named = {"pred": pred, "ref": ref, "mask": mask}
+        click.echo(json.dumps({**named, **_jsonable(result)}, indent=2))
     else:
         Console().print(_table(result))
     if map_path is not None:

@@ -14,9 +14,10 @@ import pytest
 import rasterio
 from affine import Affine
 from click.testing import CliRunner, Result
-from lpips_sat.cli import main
 from rasterio.errors import NotGeoreferencedWarning
 from scipy.ndimage import gaussian_filter
+
+from lpips_sat.cli import main
 
 Array = npt.NDArray[Any]
 

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lpips_sat.calibration import evaluate, heads
-from lpips_sat.calibration.calibrate import calibrate, leave_one_source_out, load_backbone
-from lpips_sat.calibration.judgements import read_judgements
 from safetensors.torch import load_file, save_file
 from skimage.metrics import peak_signal_noise_ratio
 
 from lpips_sat import __version__
 from lpips_sat.backbones import build_backbone
+from lpips_sat.calibration import evaluate, heads
+from lpips_sat.calibration.calibrate import calibrate, leave_one_source_out, load_backbone
+from lpips_sat.calibration.judgements import read_judgements
 from lpips_sat.errors import WeightsError
 from lpips_sat.lpips import LPIPSSat
 

@@ -6,11 +6,11 @@ import io
 
 import numpy as np
 import pytest
-from lpips_sat.calibration.distortions import AIRLIGHT, KINDS, distort
 from PIL import Image
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
+from lpips_sat.calibration.distortions import AIRLIGHT, KINDS, distort
 from lpips_sat.errors import MetricInputError
 
 SEVERITIES = (0.0, 0.35, 0.7, 1.0)

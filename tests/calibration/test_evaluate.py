@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+
 from lpips_sat.calibration.evaluate import (
     agreement,
     by_group,

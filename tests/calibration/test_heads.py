@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+
 from lpips_sat.calibration import heads
 from lpips_sat.calibration.evaluate import agreement, to_batch
 from lpips_sat.calibration.judgements import Judgements
-from PIL import Image
-
 from lpips_sat.lpips import LPIPSSat
 
 # What the synthetic raters look at: three channels of twelve, in units of each channel's SCALE,

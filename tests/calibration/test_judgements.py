@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+
 from lpips_sat.calibration.judgements import (
     VALIDATION_STEP,
     JudgementError,

@@ -7,10 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 import rasterio
-from lpips_sat.calibration.judgements import read_table
-from lpips_sat.calibration.patches import PatchSource, read_eurosat, read_scene
 from PIL import Image
 
+from lpips_sat.calibration.judgements import read_table
+from lpips_sat.calibration.patches import PatchSource, read_eurosat, read_scene
 from lpips_sat.errors import LpipsSatError, MissingDependencyError
 from lpips_sat.sample import scene_file
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from lpips_sat.calibration.judgements import Judgements, read_judgements
 from lpips_sat.calibration.teacher import cross_validate, fit_teacher
 from lpips_sat.calibration.tune import TuneConfig, build_pool, tune
-
 from lpips_sat.errors import OutputExistsError, WeightsError
 from lpips_sat.lpips import LPIPSSat
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from lpips_sat.cli import info
 
 from lpips_sat import __version__
+from lpips_sat.cli import info
 from lpips_sat.radiometry import PRESETS
 from lpips_sat.weights import WEIGHTS, shipped
 

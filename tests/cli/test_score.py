@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from lpips_sat.cli import options
 from rich.console import Console
 
 from lpips_sat import scoring
+from lpips_sat.cli import options
 
 BANDS = ("B04", "B03", "B02", "B08")
 NAMES = ["LPIPS-Sat", "MAE", "RMSE", "PSNR", "SSIM", "SAM"]
-KEYS = ["pred", "ref", "scores", "bands", "kind", "pixels", "valid_share", "seconds"]
+KEYS = ["pred", "ref", "mask", "scores", "bands", "kind", "pixels", "valid_share", "seconds"]
 KEYS += ["settings", "version"]
 
 
