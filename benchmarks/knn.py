@@ -33,7 +33,7 @@ def main() -> None:
     queries = subset(read_eurosat(path, held_out=True), QUERIES, rng)
     shipped = LPIPSSat(radiometry="display")
     torch.manual_seed(0)
-    name, config = (shipped._hub_mixin_config[key] for key in ("backbone", "backbone_config"))
+    name, config = (shipped.config[key] for key in ("backbone", "backbone_config"))
     networks = {"shipped": shipped.backbone, "random weights": build_backbone(name, config)}
     result = {
         "version": __version__,

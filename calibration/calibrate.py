@@ -96,6 +96,8 @@ def publish(
         **facts,
         **STANDING_FACTS,
     )
+    # Judged on display patches; what is saved starts, as LPIPSSat does, with reflectance.
+    metric.config["radiometry"] = "reflectance"
     save(metric, out)
     return table
 

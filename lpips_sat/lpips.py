@@ -102,7 +102,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         name = backbone if isinstance(backbone, str) else type(backbone).__name__
         # What is saved brings its own weights: loading it must not ask timm for others.
         saved = {"pretrained": False} if name.startswith(TIMM_PREFIX) else {}
-        self._hub_mixin_config = {
+        self.config: dict[str, Any] = {  # what save_pretrained writes
             "backbone": name,
             "backbone_config": {**(backbone_config or {}), **saved},
             "radiometry": radiometry,
@@ -110,6 +110,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
             "composite": None if composite is None else list(composite),
             "card": self.card,
         }
+        self._hub_mixin_config = self.config
         if folder is not None:
             _load(self, folder / STATE_FILE)
         self.requires_grad_(False).train(False)
@@ -189,8 +190,8 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         columns = []
         for distances, stride in zip(maps, self.strides, strict=True):
             weights = _cell_sums(counted, stride, distances.shape[-2:])
-            columns.append((distances.double() * weights).sum(dim=(1, 2, 3)))
-        columns.append(counted.sum(dim=(1, 2, 3), dtype=torch.float64))
+            columns.append((distances.to(weights.dtype) * weights).sum(dim=(1, 2, 3)))
+        columns.append(counted.sum(dim=(1, 2, 3), dtype=_sum_dtype(counted)))
         return torch.stack(columns, dim=1)
 
     # -- saving and loading -------------------------------------------------------------------
@@ -275,7 +276,7 @@ def _cell_sums(mask: Tensor, stride: int, size: torch.Size) -> Tensor:
     Pixel i belongs to position i // stride; the last position takes what remains.
     """
     height, width = mask.shape[-2:]
-    padded = F.pad(mask.double(), (0, -width % stride, 0, -height % stride))
+    padded = F.pad(mask.to(_sum_dtype(mask)), (0, -width % stride, 0, -height % stride))
     cells = F.avg_pool2d(padded, stride) * stride**2
     for axis in (-2, -1):
         rest = cells.narrow(axis, size[axis] - 1, cells.shape[axis] - size[axis] + 1)
@@ -283,6 +284,11 @@ def _cell_sums(mask: Tensor, stride: int, size: torch.Size) -> Tensor:
             [cells.narrow(axis, 0, size[axis] - 1), rest.sum(axis, keepdim=True)], dim=axis
         )
     return cells
+
+
+def _sum_dtype(x: Tensor) -> torch.dtype:
+    """Sums over a whole raster are float64, but on MPS, which has none."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def _grow(distances: Tensor, stride: int, height: int, width: int) -> Tensor:

@@ -59,6 +59,13 @@ def test_clusters_of_unequal_size_weigh_by_their_number_of_values():
     assert (found.count, found.clusters) == (10, 2)
 
 
+def test_the_interval_lies_around_the_mean_of_values_and_not_of_cluster_means():
+    sizes = np.tile([9, 1], 200)  # large clusters of 0, small ones of 1
+    found = bootstrap_mean(np.tile([0.0, 1.0], 200).repeat(sizes), np.arange(400).repeat(sizes))
+    assert found.mean == pytest.approx(0.1)
+    assert 0.07 < found.low < 0.1 < found.high < 0.13
+
+
 def test_neither_the_names_nor_the_order_of_clusters_matter():
     values, names = clustered(np.random.default_rng(4), 30, 4, between=1.0, within=1.0)
     letters = [f"scene {name:02d}" for name in names]

@@ -164,7 +164,7 @@ def pretext_loss(
 
 def _rate(config: PretrainConfig, step: int) -> float:
     """Linear warm-up, then a cosine to zero."""
-    warm = min(1.0, (step + 1) / config.warmup)
+    warm = min(1.0, (step + 1) / max(config.warmup, 1))
     return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
 
 
@@ -185,9 +185,11 @@ def pretrain(
     """
     out.mkdir(parents=True, exist_ok=True)
     _claim(config, out)
-    torch.manual_seed(config.seed)
-    backbone = build_backbone(config.backbone, config.backbone_config).to(device)
-    pretext = PairPretext(backbone.channels, len(kinds)).to(device)
+    with torch.random.fork_rng():  # the caller's random state stays as it is
+        torch.manual_seed(config.seed)
+        backbone = build_backbone(config.backbone, config.backbone_config)
+        pretext = PairPretext(backbone.channels, len(kinds))
+    backbone, pretext = backbone.to(device), pretext.to(device)
     parameters = [*backbone.parameters(), *pretext.parameters()]
     optimiser = torch.optim.AdamW(parameters, weight_decay=config.weight_decay)
     start = _resume(out, backbone, pretext, optimiser)

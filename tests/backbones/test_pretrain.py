@@ -9,7 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from lpips_sat.backbones import build_backbone
-from lpips_sat.backbones.pretrain import PretrainConfig, make_batch, pretrain
+from lpips_sat.backbones.pretrain import (
+    PairPretext,
+    PretrainConfig,
+    make_batch,
+    pretext_loss,
+    pretrain,
+)
 from lpips_sat.errors import OutputExistsError, WeightsError
 
 KINDS = ("darker", "noisier")
@@ -172,6 +178,23 @@ def test_a_batch_holds_the_copies_of_each_patch_side_by_side_with_kind_and_sever
     assert torch.equal(copies, clean.repeat_interleave(2, dim=0) + 1)
     assert [KINDS[label] for label in labels] == [kind for kind, _ in asked]
     assert severities.tolist() == pytest.approx([severity for _, severity in asked])
+
+
+def test_every_copy_is_compared_with_the_patch_it_was_made_from():
+    def keep(patch: np.ndarray, kind: str, severity: float, rng: np.random.Generator) -> np.ndarray:
+        return patch
+
+    backbone = build_backbone(TINY.backbone, TINY.backbone_config)
+    pretext = PairPretext(backbone.channels, len(KINDS))
+    seen = []
+    pretext.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    clean, copies, *labels = make_batch(TINY, KINDS, sample, keep, 0)
+    pretext_loss(TINY, backbone, pretext, (clean, copies, *labels))
+    pretext_loss(TINY, backbone, pretext, (clean, copies.roll(2, dims=0), *labels))
+    same, other = seen
+    assert same.shape == (6, sum(backbone.channels))
+    torch.testing.assert_close(same, torch.zeros_like(same), rtol=0, atol=1e-9)
+    assert (other.sum(dim=1) > 1e-4).all()
 
 
 def test_a_config_is_read_from_toml(tmp_path):

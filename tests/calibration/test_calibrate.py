@@ -56,7 +56,7 @@ def test_the_folder_loads_and_agrees_as_often_as_the_evidence_says(made, judged)
     _, validation = read_judgements(judged).split()
     agreement = table.set_index("metric")["agreement"]
     assert table["metric"].tolist() == LABELS
-    loaded = LPIPSSat.from_pretrained(out)
+    loaded = LPIPSSat.from_pretrained(out, radiometry="display")
     assert score_of(loaded, validation) == pytest.approx(agreement["LPIPS-Sat"], abs=1e-4)
     assert score_of(untrained(), validation) == pytest.approx(agreement[LABELS[1]], abs=1e-4)
     assert (table["trials"] == 12).all()
@@ -80,7 +80,8 @@ def test_the_agreement_of_psnr_is_that_of_scikit_image(made, judged):
 def test_calibration_helps_on_the_trials_that_it_saw(made, judged):
     training, _ = read_judgements(judged).split()
     before, after = (
-        score_of(m, training) for m in (untrained(), LPIPSSat.from_pretrained(made[0]))
+        score_of(m, training)
+        for m in (untrained(), LPIPSSat.from_pretrained(made[0], radiometry="display"))
     )
     assert after > before
 
@@ -94,7 +95,7 @@ def test_the_folder_holds_weights_and_cards_for_everybody_to_read(made):
 
 
 def test_the_heads_are_not_negative_and_anchored(made, judged):
-    loaded = LPIPSSat.from_pretrained(made[0])
+    loaded = LPIPSSat.from_pretrained(made[0], radiometry="display")
     assert all((head >= 0).all() for head in loaded.heads)
     assert sum(float(head.sum()) for head in loaded.heads) > 0
     training, _ = read_judgements(judged).split()
@@ -119,7 +120,7 @@ def test_the_card_is_complete(made):
     weights = (out / "model.safetensors").read_bytes()
     assert card["sha256"] == hashlib.sha256(weights).hexdigest()
     assert card["sha256"] in (out / "README.md").read_text(encoding="utf-8")
-    assert LPIPSSat.from_pretrained(out).card == card
+    assert LPIPSSat.from_pretrained(out, radiometry="display").card == card
 
 
 # --- what may not leak
@@ -233,7 +234,7 @@ def test_the_command_prints_the_evidence_and_replaces_nothing_unasked(command, t
     assert (result.exit_code, result.stderr) == (0, "")
     assert all(label in result.stdout for label in LABELS)
     out = tmp_path / "mine"
-    assert LPIPSSat.from_pretrained(out).card["name"] == "mine"
+    assert LPIPSSat.from_pretrained(out, radiometry="display").card["name"] == "mine"
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     refused = command("--name", "other")
     assert (refused.exit_code, refused.stdout) == (1, "")
@@ -241,7 +242,7 @@ def test_the_command_prints_the_evidence_and_replaces_nothing_unasked(command, t
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert command("--name", "other", "--overwrite").exit_code == 0
     assert sorted(p.name for p in out.iterdir()) == WRITTEN
-    assert LPIPSSat.from_pretrained(out).card["name"] == "other"
+    assert LPIPSSat.from_pretrained(out, radiometry="display").card["name"] == "other"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "pretrained"]
 
 
