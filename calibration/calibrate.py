@@ -23,7 +23,6 @@ from ..lpips import CONFIG_FILE, STATE_FILE, LPIPSSat
 from . import evaluate, heads
 from .judgements import VALIDATION_STEP, Judgements
 
-ANCHOR_REFERENCES = 512
 # What LPIPSSat.save_pretrained writes.
 FILES = {CONFIG_FILE, STATE_FILE, "README.md"}
 
@@ -69,7 +68,7 @@ def calibrate(metric: LPIPSSat, trials: Judgements, *, name: str, out: Path) -> 
     of_a, of_b = heads.per_channel(metric, training)
     chosen = heads.choose(of_a, of_b, training)
     heads.set_heads(metric, chosen.weights)
-    heads.anchor(metric, training.ref[:ANCHOR_REFERENCES])
+    heads.anchor(metric, training.ref)
     fitted = {
         "strength": chosen.strength,
         "cross_validated_agreement": round(chosen.cross_validated, 4),

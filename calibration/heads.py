@@ -22,9 +22,11 @@ from ..backbones.features import channel_distances
 from ..lpips import LPIPSSat
 from .distortions import distort
 from .evaluate import agreement, pair_distances, to_batch
-from .judgements import Judgements
+from .judgements import GUESS_WEIGHT, Judgements
 
 TINY = 1e-6
+# References whose round trips fix the scale.
+ANCHORS = 512
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ def fit(
     """Non-negative weights (sum C,) by full-batch L-BFGS; deterministic.
 
     ``strength`` pulls the weights, in units of each channel's mean distance, towards equal ones.
-    A guess (confidence 1) weighs half.
+    A guess (confidence 1) weighs ``GUESS_WEIGHT``.
     """
     scale = torch.cat([of_a, of_b]).mean(dim=0) + TINY
     a, b = (of_a / scale).double(), (of_b / scale).double()
-    weight = torch.where(confidence < 1.5, 0.5, 1.0).double()
+    weight = torch.where(confidence < 1.5, GUESS_WEIGHT, 1.0).double()
     log_w = torch.zeros(a.shape[1], dtype=torch.float64, requires_grad=True)
     gamma = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS(
@@ -113,9 +115,10 @@ def set_heads(metric: LPIPSSat, weights: Tensor) -> None:
 def anchor(metric: LPIPSSat, references: NDArray[np.uint8]) -> None:
     """Scale the heads so that a x2 bicubic round trip of ``references`` scores 1 on average.
 
-    A distance then reads as multiples of the commonest loss in super-resolution.
+    A distance then reads as multiples of the commonest loss in super-resolution. At most the first
+    ``ANCHORS`` are used.
     """
-    rng = np.random.default_rng(0)
+    rng, references = np.random.default_rng(0), references[:ANCHORS]
     severity = (2.0 - 1.3) / 3.3  # factor 2 on the scale of distortions.bicubic
     trips = np.stack([distort(r / np.float32(255), "bicubic", severity, rng) for r in references])
     with torch.no_grad():

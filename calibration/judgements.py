@@ -21,6 +21,8 @@ from ..errors import LpipsSatError
 SHIPPED_TABLE = Path(__file__).parent / "satellite_2afc_v1"
 # Trials whose id is a multiple of this validate and are never fitted.
 VALIDATION_STEP = 5
+# A guess (confidence 1) counts less: two raters agree on 66 % of the trials where one guessed.
+GUESS_WEIGHT = 0.6
 
 
 class JudgementError(LpipsSatError):
@@ -47,6 +49,11 @@ class Judgements:
         """The trials for which ``keep`` (n,) is True."""
         table = self.table[keep].reset_index(drop=True)
         return Judgements(table, self.ref[keep], self.a[keep], self.b[keep])
+
+    @property
+    def weight(self) -> NDArray[np.float64]:
+        """How much each trial counts in a fit (n,)."""
+        return np.where(self.table["confidence"].to_numpy() < 1.5, GUESS_WEIGHT, 1.0)
 
     def split(self) -> tuple[Judgements, Judgements]:
         """(training, validation) trials."""

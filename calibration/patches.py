@@ -38,8 +38,8 @@ class Chips:
 def read_eurosat(path: Path | None, *, held_out: bool = False, download: bool = False) -> Chips:
     """EuroSAT RGB from its zip, its folder, or torchvision's download into ``path``.
 
-    Chips that occur in the shipped judgements are always left out, so that no trial's reference
-    was ever seen in training. ``held_out`` gives the tenth that training never sees, else the rest.
+    Chips that occur in the shipped judgements are always left out, so that these references are
+    not seen in pretraining. ``held_out`` gives the tenth that training never sees, else the rest.
     """
     if download and path is not None and not path.exists():
         from torchvision.datasets import EuroSAT

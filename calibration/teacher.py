@@ -27,8 +27,6 @@ from .evaluate import to_batch
 from .judgements import Judgements
 
 Floats = NDArray[np.float64]
-# Guesses (confidence 1) count less: two raters agree on 66 % of the trials where one guessed.
-GUESS_WEIGHT = 0.6
 # Kinds whose severity has only three levels (distortions.nearest, distortions.oversmooth).
 STEPPED = ("nearest", "oversmooth")
 # The curve's columns are larger than the statistics', so that the penalty hardly binds them.
@@ -75,9 +73,8 @@ def fit_teacher(trials: Judgements, *, strength: float = 3.0) -> Teacher:
         )
         for side, values in zip("ab", raw, strict=True)
     )
-    weight = np.where(table["confidence"].to_numpy() < 1.5, GUESS_WEIGHT, 1.0)
     share = table["share_b"].to_numpy(np.float64)
-    coefficients = _logistic(of_a - of_b, share, weight, strength)
+    coefficients = _logistic(of_a - of_b, share, trials.weight, strength)
     return Teacher(kinds, blank.mean, blank.std, coefficients)
 
 

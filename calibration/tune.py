@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,20 +29,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..backbones import runs
 from ..backbones.features import channel_distances
-from ..backbones.pretrain import Sampler, _checkpoint, _claim, _jitter, _log, _resume
+from ..backbones.pretrain import jitter
+from ..backbones.runs import Sampler
 from ..errors import WeightsError
 from ..lpips import LPIPSSat
 from .distortions import KINDS, distort
 from .evaluate import to_batch
 from .heads import anchor, set_heads
 from .judgements import Judgements
-from .teacher import GUESS_WEIGHT, Teacher, fit_teacher, prefer_b
+from .teacher import Teacher, fit_teacher, prefer_b
 
 Images = NDArray[np.uint8]
 SIDE = 64
 TINY = 1e-5
-ANCHOR_REFERENCES = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +56,7 @@ class TuneConfig:
     patches: int = 20  # clean patches per step, each with its copies
     copies: int = 4
     pool: int = 14000  # clean patches in all; steps draw from them, turned and flipped
+    scene_share: float = 0.25  # of the patches that are no references: share from the scene
     reference_share: float = 0.4  # share of patches that are references of training trials
     stretched_share: float = 0.5  # share of patches that are re-stretched
     same_kind_share: float = 0.2  # share of patches whose first two copies are of one kind
@@ -70,20 +70,6 @@ class TuneConfig:
     difference_weight: float = 0.5
     level_weight: float = 0.05
     checkpoint_every: int = 250
-
-    @classmethod
-    def from_toml(cls, path: Path) -> TuneConfig:
-        """Read and check a config; an unknown key is an error that lists the known ones."""
-        try:
-            values = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise WeightsError(f"cannot read the config {path}: {error}") from error
-        known = [field.name for field in dataclasses.fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise WeightsError(
-                f"{path}: unknown keys {', '.join(unknown)}; known: {', '.join(known)}"
-            )
-        return cls(**values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +93,11 @@ def build_pool(config: TuneConfig, teacher: Teacher, references: Images, sample:
     severity = np.empty((config.pool, config.copies))
     names = list(KINDS)
     known = [names.index(name) for name in teacher.kinds]
+    if len(known) < config.copies:
+        raise WeightsError(
+            f"copies = {config.copies}, but the judgements show only {len(known)} kinds of "
+            "distortion; lower copies"
+        )
     unknown = sorted(set(range(len(names))) - set(known))
     for i in range(config.pool):
         rng = np.random.default_rng([config.seed, 1, i])
@@ -139,7 +130,7 @@ def _clean(
         )
     else:
         patch = sample(rng)
-    return _jitter(patch, rng) if rng.uniform() < config.stretched_share else patch
+    return jitter(patch, rng) if rng.uniform() < config.stretched_share else patch
 
 
 class Student(nn.Module):
@@ -218,7 +209,7 @@ def tune_loss(
     table = trials.table
     logit = of_sides[:, 0] - of_sides[:, 1]
     told = tensor(material.disutility[rows, 0] - material.disutility[rows, 1])
-    weight = tensor(np.where(table["confidence"].to_numpy()[rows] < 1.5, GUESS_WEIGHT, 1.0))
+    weight = tensor(trials.weight[rows])
     votes = tensor(table["share_b"].to_numpy()[rows])
     parts = {
         "votes": F.binary_cross_entropy_with_logits(logit, votes, weight=weight),
@@ -273,30 +264,40 @@ def tune(
 
     ``training`` are the trials to learn from; pass none that shall validate. ``sample`` draws clean
     patches. ``out`` holds ``config.json``, ``log.csv`` and ``state.pt`` (to resume). A folder begun
-    with another config is refused.
+    with another config, backbone, votes or patches is refused.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    _claim(config, out)  # type: ignore[arg-type]
+    runs.claim(out, config, _start(metric, training, sample))
     material = gather(config, training, sample)
     student = Student(metric.backbone, sum(metric.channels)).requires_grad_(True).to(device)
     student.to(memory_format=torch.contiguous_format)
     _even_out(config, student, material, device)
     optimiser = _optimiser(config, student)
-    for step in range(_resume(out, student, optimiser), config.steps):
+    for step in range(runs.resume(out, student, optimiser), config.steps):
         for group in optimiser.param_groups:
-            group["lr"] = group["rate"] * _schedule(config, step)
+            group["lr"] = group["rate"] * runs.schedule(
+                step, steps=config.steps, warmup=config.warmup
+            )
         loss, logs = tune_loss(config, student, material, step, device)
-        if not torch.isfinite(loss):
-            raise WeightsError(f"the loss became {loss.item()} at step {step}; lower learning_rate")
+        runs.check_loss(loss, step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimiser.step()
         report(step, logs)
-        _log(out / "log.csv", step, logs)
+        runs.log_step(out, step, logs)
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            _checkpoint(out, step + 1, student, optimiser)
-    return finish(metric, student, training)
+            runs.checkpoint(out, step + 1, student, optimiser)
+    return finish(config, metric, student, training)
+
+
+def _start(metric: LPIPSSat, training: Judgements, sample: Sampler) -> dict[str, str]:
+    """Fingerprints of what a run starts from."""
+    state = metric.backbone.state_dict().values()
+    return {
+        "backbone": runs.fingerprint(value.numpy().tobytes() for value in state),
+        "votes": runs.fingerprint([training.table.to_csv().encode()]),
+        "patches": runs.fingerprint_of(sample),
+    }
 
 
 def gather(config: TuneConfig, training: Judgements, sample: Sampler) -> Material:
@@ -330,16 +331,13 @@ def _even_out(config: TuneConfig, student: Student, material: Material, device: 
         student.scale.copy_(1 / (mean + 1e-4) / len(mean))
 
 
-def _schedule(config: TuneConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    warm = min(1.0, (step + 1) / config.warmup)
-    return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-
-
-def finish(metric: LPIPSSat, student: Student, training: Judgements) -> LPIPSSat:
+def finish(
+    config: TuneConfig, metric: LPIPSSat, student: Student, training: Judgements
+) -> LPIPSSat:
     """Put the student's heads on the tuned backbone, frozen again, in the metric's unit."""
     set_heads(metric, student.weights.detach().cpu())
     metric.requires_grad_(False).to("cpu")
     metric.to(memory_format=torch.channels_last)
-    anchor(metric, training.ref[:ANCHOR_REFERENCES])
+    anchor(metric, training.ref)
+    metric.card["tuning"] = dataclasses.asdict(config)
     return metric

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +54,8 @@ def calibrate(
     again. Trials with id % 5 == 0 are never learned from; the agreement with them is printed beside
     PSNR and SSIM. The folder written loads with LPIPSSat.from_pretrained.
     """
-    if tune is not None and eurosat is None:
-        raise click.UsageError("--tune needs --eurosat: clean patches to distort")
+    if (tune is None) != (eurosat is None):
+        raise click.UsageError("--tune and --eurosat go together: clean patches to distort")
     from ..calibration import calibrate as maker
     from ..calibration.judgements import read_judgements
 
@@ -84,15 +83,13 @@ def _tune(
     device: str,
 ) -> dict[str, Any]:
     """Tune ``metric`` in the folder ``run``; returns what the card says of it."""
+    from ..backbones.runs import read_config
     from ..calibration.patches import PatchSource, read_eurosat, read_scene
     from ..calibration.tune import TuneConfig, tune
 
-    settings = TuneConfig.from_toml(config)
+    settings = read_config(TuneConfig, config)
     chips = read_eurosat(eurosat, download=download)
     source = PatchSource(chips.images, read_scene(), settings.scene_share)
     log = options.step_log(settings.steps)
     tune(settings, metric, training, run, sample=source, device=device, report=log)
-    return {
-        "variant": "tune: backbone and heads trained on votes and a teacher's ladders",
-        "tuning": dataclasses.asdict(settings),
-    }
+    return {"variant": "tune: backbone and heads trained on votes and a teacher's ladders"}

@@ -22,10 +22,11 @@ def pretrain(config: Path, out: Path, eurosat: Path, download: bool, device: str
     """
     from ..backbones.pretrain import PretrainConfig
     from ..backbones.pretrain import pretrain as run
+    from ..backbones.runs import read_config
     from ..calibration.distortions import KINDS, distort
     from ..calibration.patches import PatchSource, read_eurosat, read_scene
 
-    settings = PretrainConfig.from_toml(config)
+    settings = read_config(PretrainConfig, config)
     chips = read_eurosat(eurosat, download=download)
     source = PatchSource(chips.images, read_scene(), settings.scene_share)
 

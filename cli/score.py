@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("pred")
 @click.argument("ref")
-@click.option("--metrics", type=options.NAMES, help="Which ones (default: all that apply).")
+@click.option(
+    "--metrics", type=options.NAMES, multiple=True, help="Which ones (default: all that apply)."
+)
+@click.option(
+    "--composite", type=options.NAMES, help="Three bands for LPIPS-Sat to look at (default: RGB)."
+)
 @options.radiometry
 @click.option("--mask", help="Raster on the same grid: 0 = leave the pixel out.")
 @click.option(
@@ -43,12 +49,17 @@ if TYPE_CHECKING:
     help="Super-resolution factor (LR GSD / HR GSD); adds ERGAS.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.option("--map", "map_path", help="Write LPIPS-Sat per pixel to this GeoTIFF.")
+@click.option(
+    "--map",
+    "map_path",
+    help="Write LPIPS-Sat per pixel to this GeoTIFF: squares are cells of coarse features.",
+)
 @options.overwrite
 def score(
     pred: str,
     ref: str,
-    metrics: tuple[str, ...] | None,
+    metrics: tuple[tuple[str, ...], ...],
+    composite: tuple[str, ...] | None,
     mask: str | None,
     data_range: float,
     factor: float | None,
@@ -74,8 +85,8 @@ def score(
         pair = stack.enter_context(
             open_pair(pred, ref, radiometry=radiometry, bands=bands, mask_path=mask)
         )
-        known = default_metrics(pair, data_range=data_range, factor=factor)
-        chosen = _choose(known, metrics)
+        known = default_metrics(pair, data_range=data_range, factor=factor, composite=composite)
+        chosen = _choose(known, tuple(chain.from_iterable(metrics)))
         writer = None
         if map_path is not None:
             writer = stack.enter_context(
@@ -102,9 +113,9 @@ def _check_no_input(map_path: str, inputs: list[str]) -> None:
             raise OutputExistsError(f"{map_path} is an input: choose another name for the map")
 
 
-def _choose(known: dict[str, Any], wanted: tuple[str, ...] | None) -> list[TileMetric]:
+def _choose(known: dict[str, Any], wanted: tuple[str, ...]) -> list[TileMetric]:
     """Build the metrics asked for; a name that does not apply is a usage error."""
-    names = tuple(known) if wanted is None else tuple(name.lower() for name in wanted)
+    names = tuple(name.lower() for name in wanted) or tuple(known)
     hints = {"ergas": "ergas needs --factor", "sam": "sam needs two bands or more"}
     for name in names:
         if name not in known:

@@ -46,7 +46,8 @@ def choose_composite(bands: Sequence[str]) -> tuple[str, str, str]:
     known = "; ".join(f"{name} ({', '.join(c)})" for name, c in COMPOSITES.items())
     raise MetricInputError(
         f"no composite for the bands {', '.join(names) or 'none'}. Known: {known}; or one band "
-        "alone as grey. Choose three of your bands yourself with composite=(..., ..., ...)."
+        "alone as grey. Choose three of your bands yourself: composite=(..., ..., ...), or "
+        "--composite on the command line; or leave LPIPS-Sat out with --metrics."
     )
 
 
@@ -62,6 +63,7 @@ class NetworkInput:
         self, bands: Sequence[str], kind: Kind, composite: Sequence[str] | None = None
     ) -> None:
         self.bands = tuple(canonical_band(band) for band in bands)
+        self.kind = kind
         chosen = choose_composite(self.bands) if composite is None else composite
         self.composite = tuple(canonical_band(band) for band in chosen)
         if len(self.composite) != 3 or not set(self.composite) <= set(self.bands):

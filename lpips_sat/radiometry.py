@@ -196,6 +196,11 @@ class DeclaredRadiometry:
         return any(s != 1 for s in self.scales) or any(o != 0 for o in self.offsets)
 
     @property
+    def holds_values(self) -> bool:
+        """Whether the numbers are values as they stand: floating, without a scale."""
+        return self.in_units and not self.scaled
+
+    @property
     def in_units(self) -> bool:
         """Whether the header tells how to reach values: a scale is set, or they are floating."""
         return self.scaled or np.issubdtype(np.dtype(self.dtype), np.floating)
@@ -251,9 +256,10 @@ def resolve(
     """One radiometry from the header and the user's words; RadiometryError if anything is open.
 
     Names, scale, offset: an option wins over the header, the header over a preset; a preset that
-    contradicts the header in scale or offset is an error unless options settle it. Floating DN
-    without a declared scale are values already (scale 1, offset 0, reflectance); integer DN
-    without one need a preset, or both `scale` and `offset`. nodata: option, header, preset.
+    contradicts the header in scale or offset is an error unless options settle it. Floating
+    numbers without a declared scale are values already (scale 1, offset 0), with a preset too;
+    integer DN without one need a preset, or both `scale` and `offset`. nodata: option, header,
+    preset.
     """
     chosen = None if preset is None else _preset(preset)
     kind: Kind = "reflectance" if chosen is None else chosen.kind
@@ -262,7 +268,7 @@ def resolve(
     offsets = _resolve_factor(declared, chosen, preset, "offset", offset)
     if nodata is None:
         nodata = _declared_nodata(declared)
-    if nodata is None and chosen is not None:
+    if nodata is None and chosen is not None and not declared.holds_values:
         nodata = chosen.nodata
     return Radiometry(names, scales, offsets, nodata, kind)
 
@@ -339,17 +345,16 @@ def _resolve_factor(
     header = declared.scales if which == "scale" else declared.offsets
     if given is not None:
         return _per_band(given, count, which, declared.source)
-    if chosen is None:
-        if not declared.in_units:
-            raise _undeclared(declared, which)
-        return tuple(header)
+    if chosen is None and not declared.in_units:
+        raise _undeclared(declared, which)
+    if chosen is None or declared.holds_values:
+        return tuple(header)  # a preset is about DN
     wanted = (chosen.scale if which == "scale" else chosen.offset,) * count
     # 1e-6 relative (1e-9 absolute): a header keeps a scale as text or as float32
-    if declared.in_units and not np.allclose(wanted, header, rtol=1e-6, atol=1e-9):
+    if declared.scaled and not np.allclose(wanted, header, rtol=1e-6, atol=1e-9):
         law = _law(declared.scales, declared.offsets)
-        said = f"declares value = {law}" if declared.scaled else f"is {declared.dtype}: value = DN"
         raise RadiometryError(
-            f"{declared.source} {said}, but --radiometry {preset_name} means "
+            f"{declared.source} declares value = {law}, but --radiometry {preset_name} means "
             f"{_law((chosen.scale,), (chosen.offset,))}: leave --radiometry out to follow the "
             "file, or pass --scale and --offset to overrule it"
         )

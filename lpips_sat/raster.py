@@ -124,6 +124,8 @@ def open_pair(
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         pred = _open_side(stack, pred_path, pred_radiometry or both, bands)
         ref = _open_side(stack, ref_path, ref_radiometry or both, bands)
+        if both.scale is not None and pred_radiometry is None and ref_radiometry is None:
+            _check_one_scale(pred, ref)
         grid = _grid(ref.src)
         check_same_grid(_grid(pred.src), grid, pred_name=pred.path, ref_name=ref.path)
         common = common_bands(pred, ref, bands)
@@ -137,6 +139,17 @@ def open_pair(
         pred, ref = pred.select(common), ref.select(common)
         dtype = str(ref.src.dtypes[ref.indexes[0] - 1])
         yield RasterPair(grid, common, dtype, pred, ref, mask)
+
+
+def _check_one_scale(pred: _Side, ref: _Side) -> None:
+    """Refuse one scale for numbers of two kinds, such as reflectance and DN."""
+    types = [np.result_type(*side.src.dtypes) for side in (pred, ref)]
+    if np.issubdtype(types[0], np.floating) != np.issubdtype(types[1], np.floating):
+        raise RadiometryError(
+            f"one --scale cannot be right for both {pred.path} ({types[0]}) and {ref.path} "
+            f"({types[1]}): name the product with --radiometry, which leaves floating values as "
+            "they are, or write the scale into the file (gdal_edit.py -scale)"
+        )
 
 
 def grid_of(path: StrPath) -> Grid:

@@ -23,8 +23,8 @@ from .radiometry import check_range
 from .raster import MapWriter
 from .tiled import INPUT_UNITS, TileMetric
 
-# Side of a tile's core in pixels. LPIPS-Sat's halo of 96 px adds 60 % of work at 768; a larger
-# tile saves some of that and takes more memory.
+# Side of a tile's core in pixels. With LPIPS-Sat's halo, 96 px after alignment, a tile has
+# (960 / 768)^2 = 1.56 times the pixels of its core; a larger one saves work and takes memory.
 TILE = 768
 
 
@@ -57,14 +57,19 @@ class PairResult:
 
 
 def default_metrics(
-    pair: RasterPair, *, data_range: float = 1.0, factor: float | None = None
+    pair: RasterPair,
+    *,
+    data_range: float = 1.0,
+    factor: float | None = None,
+    composite: Sequence[str] | None = None,
 ) -> dict[str, Callable[[], TileMetric]]:
     """How to build every metric that applies to ``pair``, by the name that users type.
 
-    ``data_range``: R of PSNR and SSIM; ``factor``: LR GSD / HR GSD, which ERGAS needs.
+    ``data_range``: R of PSNR and SSIM; ``factor``: LR GSD / HR GSD, which ERGAS needs;
+    ``composite``: the three bands that LPIPS-Sat looks at, if not the default.
     """
     found: dict[str, Callable[[], TileMetric]] = {
-        "lpips-sat": lambda: LPIPSSat(radiometry=pair.kind, bands=pair.bands),
+        "lpips-sat": lambda: LPIPSSat(radiometry=pair.kind, bands=pair.bands, composite=composite),
         "mae": tiled.mae,
         "rmse": tiled.rmse,
         "psnr": lambda: tiled.psnr(data_range=data_range),
@@ -89,7 +94,7 @@ def score_pair(
 
     Args:
         pair: from :func:`lpips_sat.open_pair`.
-        metrics: what to compute, such as ``[LPIPSSat(bands=pair.bands), PSNR(data_range=1.0)]``.
+        metrics: what to compute, such as those of :func:`default_metrics`, called.
         tile: side of a tile's core in pixels, a multiple of every metric's ``align``.
         map_writer: an open writer on the pair's grid for LPIPS-Sat's per-pixel distance.
         progress: called with the number of pixels done after each tile.
@@ -99,7 +104,7 @@ def score_pair(
         RadiometryError: more than 1 % of a tile's pixels are outside the declared range.
         LpipsSatError: not a single pixel is valid in both images.
     """
-    _check_sizes(pair, metrics, map_writer)
+    _check_fit(pair, metrics, map_writer)
     began, valid_pixels = time.perf_counter(), 0
     totals: list[Tensor | int] = [0] * len(metrics)
     halo = max((m.halo for m in metrics), default=0)
@@ -159,9 +164,19 @@ def _tile_sums(metric: TileMetric, tile: Tile, map_writer: MapWriter | None) -> 
     return metric.sums(pred, ref, valid=valid, core=core)
 
 
-def _check_sizes(
+def _check_fit(
     pair: RasterPair, metrics: Sequence[TileMetric], map_writer: MapWriter | None
 ) -> None:
+    """Refuse metrics made for other images, images too small, and a map of nothing."""
+    for metric in metrics:
+        if isinstance(metric, LPIPSSat) and (
+            metric.to_input.bands != pair.bands or metric.to_input.kind != pair.kind
+        ):
+            made, has = metric.to_input, f"{', '.join(pair.bands)} as {pair.kind}"
+            raise MetricInputError(
+                f"LPIPSSat was made for {', '.join(made.bands)} as {made.kind}, the pair holds "
+                f"{has}: use LPIPSSat(bands=pair.bands, radiometry=pair.kind)"
+            )
     side = min(pair.grid.width, pair.grid.height)
     for metric in metrics:
         needed = getattr(metric, "min_size", 2 * metric.halo + 1)

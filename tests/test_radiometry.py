@@ -217,10 +217,11 @@ def test_a_preset_that_contradicts_the_header_is_refused_with_both_named() -> No
     assert (overruled.scale, overruled.offset) == ((1e-4,), (-0.1,))
 
 
-def test_a_preset_for_integers_on_floating_values_is_a_contradiction() -> None:
-    with pytest.raises(RadiometryError, match=r"is float32.*s2-l2a.*--scale and --offset"):
-        resolve(header(dtype="float32"), preset="s2-l2a")
-    display = resolve(header(dtype="float32"), preset="uint8", scale=1.0, offset=0.0)
+def test_a_preset_leaves_floating_values_as_they_are() -> None:
+    found = resolve(header(dtype="float32"), preset="s2-l2a")
+    assert (found.kind, found.scale, found.offset) == ("reflectance", (1.0,), (0.0,))
+    assert found.nodata is None  # the preset's 0 is a DN
+    display = resolve(header(dtype="float32"), preset="uint8")
     assert (display.kind, display.scale) == ("display", (1.0,))
 
 

@@ -18,11 +18,7 @@ uninterrupted one.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
-import math
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import OutputExistsError, WeightsError
-from . import build_backbone
+from . import build_backbone, runs
 from .features import channel_distances
 
 Patch = NDArray[np.floating[Any]]
@@ -60,20 +55,6 @@ class PretrainConfig:
     readout_weight: float = 1.0
     scene_share: float = 0.3  # share of patches from the scene, the rest are chips
     checkpoint_every: int = 500
-
-    @classmethod
-    def from_toml(cls, path: Path) -> PretrainConfig:
-        """Read and check a config; an unknown key is an error that lists the known ones."""
-        try:
-            values = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise WeightsError(f"cannot read the config {path}: {error}") from error
-        known = [field.name for field in dataclasses.fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise WeightsError(
-                f"{path}: unknown keys {', '.join(unknown)}; known: {', '.join(known)}"
-            )
-        return cls(**values)
 
 
 class PairPretext(nn.Module):
@@ -102,7 +83,7 @@ def make_batch(
     rng = np.random.default_rng([config.seed, step])
     clean, copies, labels, severities = [], [], [], []
     for _ in range(config.references):
-        patch = _jitter(sample(rng), rng)
+        patch = jitter(sample(rng), rng)
         clean.append(patch)
         for _ in range(config.copies):
             label, severity = int(rng.integers(len(kinds))), float(rng.uniform())
@@ -117,7 +98,7 @@ def make_batch(
     )
 
 
-def _jitter(patch: Patch, rng: np.random.Generator) -> Patch:
+def jitter(patch: Patch, rng: np.random.Generator) -> Patch:
     """Flip, turn and re-stretch a patch: other sensors, seasons and display stretches."""
     patch = np.rot90(patch, int(rng.integers(4)))
     if rng.integers(2):
@@ -162,12 +143,6 @@ def pretext_loss(
     return loss, logs
 
 
-def _rate(config: PretrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    warm = min(1.0, (step + 1) / max(config.warmup, 1))
-    return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-
-
 def pretrain(
     config: PretrainConfig,
     out: Path,
@@ -181,10 +156,9 @@ def pretrain(
     """Run (or resume) a pretraining in the folder ``out``; returns the backbone's weights file.
 
     ``out`` holds ``config.json``, ``log.csv``, ``state.pt`` (to resume) and, at the end,
-    ``backbone.safetensors``. A folder begun with another config is refused.
+    ``backbone.safetensors``. A folder begun with another config or other patches is refused.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    _claim(config, out)
+    runs.claim(out, config, {"patches": runs.fingerprint_of(sample)})
     with torch.random.fork_rng():  # the caller's random state stays as it is
         torch.manual_seed(config.seed)
         backbone = build_backbone(config.backbone, config.backbone_config)
@@ -192,62 +166,28 @@ def pretrain(
     backbone, pretext = backbone.to(device), pretext.to(device)
     parameters = [*backbone.parameters(), *pretext.parameters()]
     optimiser = torch.optim.AdamW(parameters, weight_decay=config.weight_decay)
-    start = _resume(out, backbone, pretext, optimiser)
+    start = runs.resume(out, backbone, pretext, optimiser)
     for step in range(start, config.steps):
         batch = make_batch(config, kinds, sample, distort, step)
         for group in optimiser.param_groups:
-            group["lr"] = _rate(config, step)
+            group["lr"] = config.learning_rate * runs.schedule(
+                step, steps=config.steps, warmup=config.warmup
+            )
         loss, logs = pretext_loss(
             config,
             backbone,
             pretext,
             tuple(item.to(device) for item in batch),  # type: ignore[arg-type]
         )
-        if not torch.isfinite(loss):
-            raise WeightsError(f"the loss became {loss.item()} at step {step}; lower learning_rate")
+        runs.check_loss(loss, step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         report(step, logs)
-        _log(out / "log.csv", step, logs)
+        runs.log_step(out, step, logs)
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            _checkpoint(out, step + 1, backbone, pretext, optimiser)
+            runs.checkpoint(out, step + 1, backbone, pretext, optimiser)
     weights = out / "backbone.safetensors"
     save_file({k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}, weights)
     return weights
-
-
-def _claim(config: PretrainConfig, out: Path) -> None:
-    path, text = out / "config.json", json.dumps(dataclasses.asdict(config), indent=2)
-    if path.exists() and path.read_text() != text:
-        raise OutputExistsError(f"{out} holds a run of another config; choose another folder")
-    path.write_text(text)
-
-
-def _resume(out: Path, *parts: nn.Module | torch.optim.Optimizer) -> int:
-    path = out / "state.pt"
-    if not path.exists():
-        (out / "log.csv").unlink(missing_ok=True)
-        return 0
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    for part, saved in zip(parts, state["parts"], strict=True):
-        part.load_state_dict(saved)
-    rows = (out / "log.csv").read_text().splitlines(keepends=True)
-    (out / "log.csv").write_text("".join(rows[: state["step"] + 1]))
-    return int(state["step"])
-
-
-def _checkpoint(out: Path, step: int, *parts: nn.Module | torch.optim.Optimizer) -> None:
-    beside = out / "state.pt.tmp"
-    torch.save({"step": step, "parts": [part.state_dict() for part in parts]}, beside)
-    beside.replace(out / "state.pt")
-
-
-def _log(path: Path, step: int, logs: dict[str, float]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(["step", *logs])
-        writer.writerow([step, *(f"{value:.5f}" for value in logs.values())])

@@ -16,6 +16,7 @@ from lpips_sat.backbones.pretrain import (
     pretext_loss,
     pretrain,
 )
+from lpips_sat.backbones.runs import read_config
 from lpips_sat.errors import OutputExistsError, WeightsError
 
 KINDS = ("darker", "noisier")
@@ -28,6 +29,7 @@ TINY = PretrainConfig(
     warmup=2,
     checkpoint_every=2,
 )
+FINGERPRINTED = 8  # patches drawn before the first step, to recognise the source
 PARTS = ("kind", "severity", "readout", "identity")
 
 
@@ -117,7 +119,7 @@ def test_another_seed_gives_other_weights(tmp_path, uninterrupted):
 def test_another_config_in_the_same_folder_is_refused_and_changes_nothing(tmp_path):
     run(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(OutputExistsError, match="another config; choose another folder"):
+    with pytest.raises(OutputExistsError, match="another config or from other data"):
         run(tmp_path, replace(TINY, steps=7))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -145,7 +147,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
     def breaks_at_step_5(rng: np.random.Generator) -> np.ndarray:
         nonlocal calls
         calls += 1
-        return sample(rng) * (np.nan if calls > 5 * TINY.references else 1)
+        return sample(rng) * (np.nan if calls > FINGERPRINTED + 5 * TINY.references else 1)
 
     with pytest.raises(WeightsError, match="the loss became nan at step 5; lower learning_rate"):
         run(tmp_path, sample=breaks_at_step_5)
@@ -201,14 +203,14 @@ def test_a_config_is_read_from_toml(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text("steps = 12\nseed = 7\n[backbone_config]\nwidths = [4, 8]\n")
     expected = PretrainConfig(steps=12, seed=7, backbone_config={"widths": [4, 8]})
-    assert PretrainConfig.from_toml(path) == expected
+    assert read_config(PretrainConfig, path) == expected
 
 
 def test_an_unknown_key_is_refused_with_the_known_ones(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text("stepz = 12\nsede = 1\n")
     with pytest.raises(WeightsError, match=r"unknown keys sede, stepz; known: backbone, .*steps"):
-        PretrainConfig.from_toml(path)
+        read_config(PretrainConfig, path)
 
 
 @pytest.mark.parametrize("text", ["steps = = 12", None])
@@ -217,4 +219,18 @@ def test_a_config_that_cannot_be_read_is_an_error_that_names_it(tmp_path, text):
     if text is not None:
         path.write_text(text)
     with pytest.raises(WeightsError, match=r"cannot read the config .*config\.toml"):
-        PretrainConfig.from_toml(path)
+        read_config(PretrainConfig, path)
+
+
+def test_a_run_from_other_patches_is_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", report=stop_at(0))
+    with pytest.raises(OutputExistsError, match="from other data"):
+        run(tmp_path / "run", sample=lambda rng: sample(rng)[::-1])
+
+
+def test_a_value_of_the_wrong_type_in_the_config_is_refused(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text('steps = "many"\n')
+    with pytest.raises(WeightsError, match="steps must be int, got 'many'"):
+        read_config(PretrainConfig, path)

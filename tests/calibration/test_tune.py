@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lpips_sat.backbones.runs import read_config
 from lpips_sat.calibration.judgements import Judgements, read_judgements
 from lpips_sat.calibration.teacher import cross_validate, fit_teacher
 from lpips_sat.calibration.tune import TuneConfig, build_pool, tune
@@ -122,11 +123,11 @@ def test_a_typo_in_the_config_is_an_error_that_lists_the_keys(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text("step = 5\n")
     with pytest.raises(WeightsError, match=r"unknown keys step; known: .*steps"):
-        TuneConfig.from_toml(path)
+        read_config(TuneConfig, path)
 
 
 def test_tuning_on_the_command_line_needs_clean_patches(run, tmp_path):
     given = ["--judgements", tmp_path, "--backbone", "pyramid", "--out", tmp_path / "new"]
     result = run("calibrate", *given, "--tune", tmp_path / "config.toml")
     assert result.exit_code == 2
-    assert "--tune needs --eurosat" in result.stderr
+    assert "--tune and --eurosat go together" in result.stderr

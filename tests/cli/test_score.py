@@ -489,3 +489,29 @@ def test_the_installed_command_fails_in_one_line(spawn, pair, tmp_path):
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"Error: cannot read rows 0 to 63 of {pair[0]}")
     assert [p.name for p in tmp_path.iterdir()] == ["pair"]
+
+
+def test_a_floating_prediction_is_compared_with_a_reference_in_dn(run, tmp_path, put, textured):
+    dn = np.round(textured(3, 64, 64) * 10_000 + 1000).astype(np.uint16)
+    values = ((dn.astype(np.float64) - 1000) / 10_000 + 0.01).astype(np.float32)
+    names = ["B04", "B03", "B02"]
+    ref = put(tmp_path / "ref.tif", dn, bands=names)
+    pred = put(tmp_path / "pred.tif", values, bands=names)
+    found = parsed(run("score", pred, ref, "--radiometry", "s2-l2a", "--json"))
+    mae = next(s["value"] for s in found["scores"] if s["name"] == "MAE")
+    assert mae == pytest.approx(0.01, abs=1e-6)
+    refused = run("score", pred, ref, "--scale", "1e-4", "--offset", "-0.1")
+    assert refused.exit_code == 1
+    assert "one --scale cannot be right for both" in refused.stderr
+
+
+def test_a_composite_can_be_named_and_metrics_given_twice(run, tmp_path, put, textured):
+    values = textured(3, 64, 64).astype(np.float32)
+    ref = put(tmp_path / "ref.tif", values, bands=["B11", "B05", "B06"])
+    failed = run("score", ref, ref)
+    assert failed.exit_code == 1
+    assert "--composite" in failed.stderr
+    named = run("score", ref, ref, "--composite", "B11,B06,B05", "--json")
+    assert parsed(named)["settings"]["composite"] == ["B11", "B06", "B05"]
+    twice = parsed(run("score", ref, ref, "--metrics", "mae", "--metrics", "psnr", "--json"))
+    assert [s["name"] for s in twice["scores"]] == ["MAE", "PSNR"]

@@ -1,0 +1,121 @@
+"""What every training run shares: its config, its folder, its checkpoints and its schedule.
+
+A run is a folder with `config.json` (what was asked for, and from what), `log.csv` and `state.pt`.
+Steps are pure functions of (weights, optimiser, seed, step), so a resumed run equals an
+uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..errors import OutputExistsError, WeightsError
+
+Config = TypeVar("Config")
+# Draws a clean display patch (H, W, 3) in [0, 1].
+Sampler = Callable[[np.random.Generator], NDArray[np.floating[Any]]]
+Part = nn.Module | torch.optim.Optimizer
+
+
+def read_config(kind: type[Config], path: Path) -> Config:
+    """A config dataclass from a TOML file; unknown keys and wrong types are errors."""
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise WeightsError(f"cannot read the config {path}: {error}") from error
+    defaults = dataclasses.asdict(kind())  # type: ignore[call-overload]
+    if unknown := sorted(set(values) - set(defaults)):
+        raise WeightsError(
+            f"{path}: unknown keys {', '.join(unknown)}; known: {', '.join(defaults)}"
+        )
+    for key, value in values.items():
+        wanted = type(defaults[key])
+        if not isinstance(value, (int, float) if wanted is float else wanted):
+            raise WeightsError(f"{path}: {key} must be {wanted.__name__}, got {value!r}")
+    return kind(**values)
+
+
+def fingerprint(parts: Iterable[bytes]) -> str:
+    """A short hash of what a run starts from."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_of(sample: Sampler) -> str:
+    """A fingerprint of a patch source, by a few of its patches."""
+    return fingerprint(
+        np.ascontiguousarray(sample(np.random.default_rng(i))).tobytes() for i in range(8)
+    )
+
+
+def claim(out: Path, config: Any, start: dict[str, str]) -> None:
+    """Make the folder `out` this run's; refuse one begun with another config or other data.
+
+    `start` names what the run starts from by fingerprints.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "config.json"
+    text = json.dumps({**dataclasses.asdict(config), "start": start}, indent=2)
+    if path.exists() and path.read_text() != text:
+        raise OutputExistsError(
+            f"{out} holds a run of another config or from other data; choose another folder"
+        )
+    path.write_text(text)
+
+
+def resume(out: Path, *parts: Part) -> int:
+    """Load the newest checkpoint into `parts`; returns the number of steps done."""
+    path, log = out / "state.pt", out / "log.csv"
+    if not path.exists():
+        log.unlink(missing_ok=True)
+        return 0
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    for part, saved in zip(parts, state["parts"], strict=True):
+        part.load_state_dict(saved)
+    rows = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(rows[: state["step"] + 1]))
+    return int(state["step"])
+
+
+def checkpoint(out: Path, step: int, *parts: Part) -> None:
+    """Write a checkpoint, whole or not at all."""
+    beside = out / "state.pt.tmp"
+    torch.save({"step": step, "parts": [part.state_dict() for part in parts]}, beside)
+    beside.replace(out / "state.pt")
+
+
+def log_step(out: Path, step: int, logs: dict[str, float]) -> None:
+    """Append a row to the run's log."""
+    path = out / "log.csv"
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(["step", *logs])
+        writer.writerow([step, *(f"{value:.5f}" for value in logs.values())])
+
+
+def check_loss(loss: torch.Tensor, step: int) -> None:
+    """Stop a run whose loss is no number; the last checkpoint stays."""
+    if not torch.isfinite(loss):
+        raise WeightsError(f"the loss became {loss.item()} at step {step}; lower learning_rate")
+
+
+def schedule(step: int, *, steps: int, warmup: int) -> float:
+    """Share of the learning rate: linear warm-up, then a cosine to zero."""
+    return min(1.0, (step + 1) / max(warmup, 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))
