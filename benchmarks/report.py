@@ -20,10 +20,34 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def agreement_table() -> str:
+    ours, equal, *others = cards()["default"]["evidence"]
+    frozen, *_ = cards()["lin"]["evidence"]
+    rows = {
+        "LPIPS-Sat": ours,
+        "LPIPS-Sat, all channels weighing alike": equal,
+        "LPIPS-Sat `lin`: frozen self-supervised backbone": frozen,
+        **{f"{row['metric']}": row for row in others},
+    }
     lines = ["| distance | agreement with the votes | 95 % interval |", "|---|---|---|"]
-    for row in cards()["default"]["evidence"]:
+    for name, row in rows.items():
+        lines.append(f"| {name} | {row['agreement']:.3f} | {row['low']:.3f} to {row['high']:.3f} |")
+    return "\n".join(lines)
+
+
+def unseen_sentence() -> str:
+    found = cards()["default"]["unseen_references"]
+    return (
+        f"On the {found['trials']} validation trials whose reference image occurs in no training "
+        f"trial, LPIPS-Sat agrees with {found['agreement']:.3f} of the votes "
+        f"({found['low']:.3f} to {found['high']:.3f})."
+    )
+
+
+def group_table() -> str:
+    lines = ["| | | agreement | trials |", "|---|---|---|---|"]
+    for row in cards()["default"]["by_group"]:
         lines.append(
-            f"| {row['metric']} | {row['agreement']:.3f} | {row['low']:.3f} to {row['high']:.3f} |"
+            f"| {row['group']} | {row['name']} | {row['agreement']:.3f} | {row['trials']} |"
         )
     return "\n".join(lines)
 
@@ -32,7 +56,7 @@ def provenance_table() -> str:
     lines = ["| weights | what is known |", "|---|---|"]
     for name, card in cards().items():
         for key, value in card.items():
-            if key not in ("name", "evidence"):
+            if key not in ("name", "evidence", "by_group"):
                 shown = json.dumps(value) if isinstance(value, dict) else str(value)
                 lines.append(f"| {name}: {key} | {shown} |")
     return "\n".join(lines)
@@ -74,6 +98,8 @@ BLOCKS = {
     "provenance": provenance_table,
     "throughput": throughput_table,
     "knn": knn_sentence,
+    "unseen": unseen_sentence,
+    "groups": group_table,
 }
 
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .. import __version__
 from ..errors import OutputExistsError
 from ..outputs import check_output
 from . import options
@@ -89,8 +90,11 @@ def score(
         chosen = _choose(known, tuple(chain.from_iterable(metrics)))
         writer = None
         if map_path is not None:
+            tags = {"PRED": pred, "REF": ref, **_provenance(chosen)}
             writer = stack.enter_context(
-                MapWriter(map_path, pair.grid, overwrite=overwrite, description="LPIPS-Sat")
+                MapWriter(
+                    map_path, pair.grid, overwrite=overwrite, description="LPIPS-Sat", tags=tags
+                )
             )
         bar = stack.enter_context(_progress())
         task = bar.add_task("scoring", total=pair.grid.width * pair.grid.height)
@@ -104,6 +108,15 @@ def score(
         Console().print(_table(result))
     if map_path is not None:
         click.echo(f"map: {map_path}", err=True)
+
+
+def _provenance(metrics: list[TileMetric]) -> dict[str, str]:
+    """Tags of a map: which version and which weights drew it."""
+    cards = [metric.card for metric in metrics if hasattr(metric, "card")]
+    weights = {
+        f"WEIGHTS_{key.upper()}": str(c.get(key)) for c in cards for key in ("name", "sha256")
+    }
+    return {"LPIPS_SAT_VERSION": __version__, **weights}
 
 
 def _check_no_input(map_path: str, inputs: list[str]) -> None:
