@@ -323,8 +323,8 @@ def relative_errors(pred: Tensor, ref: Tensor, valid: Tensor) -> tuple[Tensor, T
 
 
 def test_a_masked_half_hardly_changes_the_score_of_the_other_half():
-    pred, ref = pair(16, 96, 96)
-    ours, zeros = relative_errors(pred, ref, left_half(48, pred))
+    pred, ref = pair(8, 192, 192)  # halves wider than what a position sees beyond its own
+    ours, zeros = relative_errors(pred, ref, left_half(96, pred))
     assert ours.max() < 0.15
     assert ours.mean() < zeros.mean()
 
@@ -517,7 +517,7 @@ def test_a_copy_is_the_same_metric(metric, clone):
 # -- precision and compilation --------------------------------------------------------------------
 
 
-def test_bfloat16_is_within_2_percent_of_float32():
+def test_bfloat16_is_within_5_percent_of_float32():
     metric = LPIPSSat()
     pred, ref = pair(4)
     expected = metric(pred, ref)
@@ -527,7 +527,7 @@ def test_bfloat16_is_within_2_percent_of_float32():
     lowered = metric.bfloat16()
     for found in (mixed, lowered(pred, ref), lowered(pred.bfloat16(), ref.bfloat16()), of_images):
         assert found.dtype == torch.float32
-        torch.testing.assert_close(found, expected, rtol=0.02, atol=0)
+        torch.testing.assert_close(found, expected, rtol=0.05, atol=0)
     assert not torch.equal(mixed, expected)  # autocast was at work
 
 

@@ -32,8 +32,9 @@ def test_nothing_shipped_needs_unpickling():
 def test_a_card_says_what_the_weights_are_and_what_they_were_made_from(name):
     card = cards()[name]
     assert card["name"] == name
-    for field in ("input", "licence", "pretraining", "heads", "judgements", "unit", "validation"):
+    for field in ("input", "licence", "pretraining", "variant", "judgements", "unit", "validation"):
         assert card[field]
+    assert card["heads" if card["variant"].startswith("lin") else "tuning"]
     for source in ("EuroSAT", "PlanetScope", "NAIP", "Copernicus Sentinel"):
         assert source in card["licence"]
 
