@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .. import __version__
-from ..radiometry import PRESETS
+from ..radiometry import PRESETS, preset
 from ..weights import cards
 
 
@@ -51,8 +51,8 @@ def _collect() -> dict[str, Any]:
             for m in metrics
         },
         "radiometry": {
-            name: f"{p.kind} = DN * {p.scale:.6g} + {p.offset:.6g}, nodata {p.nodata}"
-            for name, p in PRESETS.items()
+            name: preset(name, bands=["red"]).describe().removeprefix("B04: ")
+            for name in PRESETS
         },
         "composites": {name: ", ".join(bands) for name, bands in COMPOSITES.items()},
         "backbones": {
