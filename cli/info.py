@@ -51,8 +51,7 @@ def _collect() -> dict[str, Any]:
             for m in metrics
         },
         "radiometry": {
-            name: preset(name, bands=["red"]).describe().removeprefix("B04: ")
-            for name in PRESETS
+            name: preset(name, bands=["red"]).describe().removeprefix("B04: ") for name in PRESETS
         },
         "composites": {name: ", ".join(bands) for name, bands in COMPOSITES.items()},
         "backbones": {
