@@ -15,8 +15,9 @@ from .errors import MetricInputError
 from .radiometry import Kind, canonical_band
 
 # Reflectance shown as white. 0.275 (DN 2750) is about the stretch of the EuroSAT RGB chips (Helber
-# et al. 2019): the published mean DN of the multispectral chips over the mean of the RGB chips gives
-# 2740 to 2780 in the three bands. Vegetation and soil are about twice as bright beyond the red edge.
+# et al. 2019): the published mean DN of the multispectral chips over the mean of the RGB chips
+# gives 2740 to 2780 in the three bands. Vegetation and soil are about twice as bright beyond the
+# red edge.
 VISIBLE_WHITE, INFRARED_WHITE = 0.275, 0.55
 WHITE = {
     **dict.fromkeys(("B01", "B02", "B03", "B04", "pan"), VISIBLE_WHITE),
