@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
@@ -50,7 +49,7 @@ def load_backbone(source: str) -> LPIPSSat:
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:
-    """Refuse an output folder that exists; with ``overwrite``, only one that is not a metric."""
+    """Refuse an output that exists; with ``overwrite``, unless it is a metric and nothing else."""
     if out.exists() and not overwrite:
         raise OutputExistsError(f"{out} exists: choose another name or pass --overwrite")
     if out.exists() and not (out.is_dir() and {file.name for file in out.iterdir()} == FILES):
@@ -86,14 +85,21 @@ def publish(
     ``facts``: what the card shall say of this way of making it.
     """
     training, validation = trials.split()
-    table = evidence(metric, validation)
+    scores = agreements(metric, validation)
+    ours = scores["LPIPS-Sat"]
+    new = ~validation.table["cluster"].isin(set(training.table["cluster"])).to_numpy()
+    table = pd.DataFrame(
+        {"metric": label, **_summary(of, validation)} for label, of in scores.items()
+    )
     metric.card.update(
         name=name,
         version=__version__,
         judgements={"training": len(training), "validation": len(validation)},
         evidence=table.to_dict(orient="records"),
-        unseen_references=unseen_references(metric, training, validation),
-        by_group=by_group(metric, validation),
+        unseen_references=_summary(ours[new], validation.where(new))
+        if new.any()
+        else {"trials": 0},
+        by_group=evaluate.by_group(ours, validation).round(4).to_dict(orient="records"),
         **facts,
         **STANDING_FACTS,
     )
@@ -119,69 +125,42 @@ STANDING_FACTS: dict[str, Any] = {
 }
 
 
-def evidence(metric: LPIPSSat, validation: Judgements) -> pd.DataFrame:
-    """Agreement with the validation votes: LPIPS-Sat, the same with equal weights, PSNR, SSIM."""
-    equal = LPIPSSat(metric.backbone, radiometry="display")
+def agreements(metric: LPIPSSat, trials: Judgements) -> dict[str, NDArray[np.float64]]:
+    """Agreement on each trial: LPIPS-Sat, the same backbone with equal weights, SSIM, PSNR."""
     distances: dict[str, evaluate.Distance] = {
         "LPIPS-Sat": metric,
-        "the same backbone, equal weights": equal,
+        "the same backbone, equal weights": LPIPSSat(metric.backbone, radiometry="display"),
         "SSIM": _negative(ssim),
         "PSNR": _negative(psnr),
     }
-    rows = []
-    for label, distance in distances.items():
-        interval = evaluate.summarise(_agreement(distance, validation), validation)
-        rows.append(
-            {
-                "metric": label,
-                "agreement": round(interval.mean, 4),
-                "low": round(interval.low, 4),
-                "high": round(interval.high, 4),
-                "trials": interval.count,
-                "references": interval.clusters,
-            }
-        )
-    return pd.DataFrame(rows)
+    return {
+        label: evaluate.agreement(*evaluate.pair_distances(distance, trials), trials.share_b)
+        for label, distance in distances.items()
+    }
 
 
-def unseen_references(
-    metric: LPIPSSat, training: Judgements, validation: Judgements
-) -> dict[str, float]:
-    """Agreement on the validation trials whose reference image no training trial shows."""
-    new = ~validation.table["cluster"].isin(set(training.table["cluster"])).to_numpy()
-    if not new.any():
-        return {"trials": 0}
-    scores = _agreement(metric, validation.where(new))
-    interval = evaluate.summarise(scores, validation.where(new))
-    found = {"agreement": interval.mean, "low": interval.low, "high": interval.high}
-    return {**{k: round(v, 4) for k, v in found.items()}, "trials": interval.count}
-
-
-def by_group(metric: LPIPSSat, validation: Judgements) -> list[dict[str, Any]]:
-    """Agreement per source and per kind of distortion, with the number of trials."""
-    table = evaluate.by_group(_agreement(metric, validation), validation)
-    return table.round(4).to_dict(orient="records")  # type: ignore[return-value]
-
-
-def _agreement(distance: evaluate.Distance, trials: Judgements) -> NDArray[np.float64]:
-    of_a, of_b = evaluate.pair_distances(distance, trials)
-    return evaluate.agreement(of_a, of_b, trials.table["share_b"].to_numpy(np.float64))
+def _summary(scores: NDArray[np.float64], trials: Judgements) -> dict[str, float]:
+    """A row of evidence: mean agreement with its interval, and the numbers it rests on."""
+    interval = evaluate.summarise(scores, trials)
+    return {
+        "agreement": round(interval.mean, 4),
+        "low": round(interval.low, 4),
+        "high": round(interval.high, 4),
+        "trials": interval.count,
+        "references": interval.clusters,
+    }
 
 
 def leave_one_source_out(
     of_a: Tensor, of_b: Tensor, trials: Judgements, strength: float
 ) -> dict[str, float]:
     """Agreement on each source by heads that never saw it; empty if there is only one."""
-    share = torch.tensor(trials.table["share_b"].to_numpy(np.float64))
-    confidence = torch.tensor(trials.table["confidence"].to_numpy(np.float64))
     sources: NDArray[Any] = trials.table["source"].to_numpy()
-    found = {}
-    for source in sorted(set(sources)) if len(set(sources)) > 1 else []:
-        out = torch.from_numpy(sources == source)
-        w = heads.fit(of_a[~out], of_b[~out], share[~out], confidence[~out], strength=strength)
-        scores = evaluate.agreement(of_a[out] @ w, of_b[out] @ w, share[out].numpy())
-        found[source] = round(float(scores.mean()), 4)
-    return found
+    names = sorted(set(sources))
+    if len(names) == 1:
+        return {}
+    scores = heads.left_out(of_a, of_b, trials, sources, strength=strength)
+    return {name: round(float(scores[sources == name].mean()), 4) for name in names}
 
 
 def save(metric: LPIPSSat, out: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from ..backbones.features import channel_distances
 from ..lpips import LPIPSSat
 from .distortions import distort
 from .evaluate import agreement, pair_distances, to_batch
-from .judgements import GUESS_WEIGHT, Judgements
+from .judgements import Judgements
 
 TINY = 1e-6
 # References whose round trips fix the scale.
@@ -48,17 +49,14 @@ def per_channel(metric: LPIPSSat, trials: Judgements) -> tuple[Tensor, Tensor]:
     return pair_distances(distance, trials)
 
 
-def fit(
-    of_a: Tensor, of_b: Tensor, share_b: Tensor, confidence: Tensor, *, strength: float
-) -> Tensor:
+def fit(of_a: Tensor, of_b: Tensor, share_b: Tensor, weight: Tensor, *, strength: float) -> Tensor:
     """Non-negative weights (sum C,) by full-batch L-BFGS; deterministic.
 
     ``strength`` pulls the weights, in units of each channel's mean distance, towards equal ones.
-    A guess (confidence 1) weighs ``GUESS_WEIGHT``.
+    ``weight`` (n,) says how much each trial counts.
     """
     scale = torch.cat([of_a, of_b]).mean(dim=0) + TINY
     a, b = (of_a / scale).double(), (of_b / scale).double()
-    weight = torch.where(confidence < 1.5, GUESS_WEIGHT, 1.0).double()
     log_w = torch.zeros(a.shape[1], dtype=torch.float64, requires_grad=True)
     gamma = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS(
@@ -70,7 +68,7 @@ def fit(
         w = log_w.exp()
         logit = gamma.exp() * (torch.log(a @ w + TINY) - torch.log(b @ w + TINY))
         losses = F.binary_cross_entropy_with_logits(logit, share_b.double(), reduction="none")
-        loss = (weight * losses).mean() + strength * log_w.square().mean()
+        loss = (weight.double() * losses).mean() + strength * log_w.square().mean()
         loss.backward()
         return loss
 
@@ -78,17 +76,25 @@ def fit(
     return (log_w.detach().exp() / scale.double()).float()
 
 
+def left_out(
+    of_a: Tensor, of_b: Tensor, trials: Judgements, groups: NDArray[Any], *, strength: float
+) -> NDArray[np.float64]:
+    """Agreement on each trial (n,) by heads fitted to the trials of the other ``groups`` (n,)."""
+    # float32 as in the shipped fit: the optimiser stops elsewhere for other last digits
+    share, weight = torch.tensor(trials.share_b), torch.tensor(trials.weight).float()
+    scores = np.zeros(len(trials))
+    for group in sorted(set(groups)):
+        out = torch.from_numpy(groups == group)
+        w = fit(of_a[~out], of_b[~out], share[~out], weight[~out], strength=strength)
+        scores[groups == group] = agreement(of_a[out] @ w, of_b[out] @ w, share[out].numpy())
+    return scores
+
+
 def cross_validate(
     of_a: Tensor, of_b: Tensor, trials: Judgements, *, strength: float, folds: int = 5
 ) -> float:
     """Agreement on reference images that were left out of the fit."""
-    share, confidence, fold = _targets(trials, folds)
-    scores = np.zeros(len(trials))
-    for k in range(folds):
-        out = torch.from_numpy(fold == k)
-        w = fit(of_a[~out], of_b[~out], share[~out], confidence[~out], strength=strength)
-        scores[fold == k] = agreement(of_a[out] @ w, of_b[out] @ w, share[out].numpy())
-    return float(scores.mean())
+    return float(left_out(of_a, of_b, trials, trials.folds(folds), strength=strength).mean())
 
 
 def choose(
@@ -100,8 +106,8 @@ def choose(
     """Pick the regularisation by cross-validation, then fit on all trials given."""
     found = [(cross_validate(of_a, of_b, trials, strength=s), s) for s in strengths]
     best, strength = max(found)
-    share, confidence, _ = _targets(trials, 1)
-    return HeadFit(fit(of_a, of_b, share, confidence, strength=strength), strength, best)
+    share, weight = torch.tensor(trials.share_b), torch.tensor(trials.weight).float()
+    return HeadFit(fit(of_a, of_b, share, weight, strength=strength), strength, best)
 
 
 def set_heads(metric: LPIPSSat, weights: Tensor) -> None:
@@ -125,12 +131,3 @@ def anchor(metric: LPIPSSat, references: NDArray[np.uint8]) -> None:
         score = metric(torch.from_numpy(trips).permute(0, 3, 1, 2), to_batch(references)).mean()
         for head in metric.heads:
             head.div_(score)
-
-
-def _targets(trials: Judgements, folds: int) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
-    """Vote shares, confidences, and the fold of each trial (whole reference images together)."""
-    _, cluster = np.unique(trials.table["cluster"], return_inverse=True)
-    fold = np.random.default_rng(0).integers(folds, size=cluster.max() + 1)[cluster]
-    share = torch.tensor(trials.table["share_b"].to_numpy(np.float64))
-    confidence = torch.tensor(trials.table["confidence"].to_numpy(np.float64))
-    return share, confidence, fold

@@ -51,6 +51,16 @@ class Judgements:
         return Judgements(table, self.ref[keep], self.a[keep], self.b[keep])
 
     @property
+    def share_b(self) -> NDArray[np.float64]:
+        """Share of the votes for B of each trial (n,)."""
+        return self.table["share_b"].to_numpy(np.float64)
+
+    def folds(self, count: int) -> NDArray[np.int64]:
+        """A fold 0 .. count - 1 for each trial (n,); whole reference images stay together."""
+        _, cluster = np.unique(self.table["cluster"], return_inverse=True)
+        return np.random.default_rng(0).integers(count, size=cluster.max() + 1)[cluster]
+
+    @property
     def weight(self) -> NDArray[np.float64]:
         """How much each trial counts in a fit (n,)."""
         return np.where(self.table["confidence"].to_numpy() < 1.5, GUESS_WEIGHT, 1.0)

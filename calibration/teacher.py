@@ -73,8 +73,7 @@ def fit_teacher(trials: Judgements, *, strength: float = 3.0) -> Teacher:
         )
         for side, values in zip("ab", raw, strict=True)
     )
-    share = table["share_b"].to_numpy(np.float64)
-    coefficients = _logistic(of_a - of_b, share, trials.weight, strength)
+    coefficients = _logistic(of_a - of_b, trials.share_b, trials.weight, strength)
     return Teacher(kinds, blank.mean, blank.std, coefficients)
 
 
@@ -95,14 +94,11 @@ def prefer_b(teacher: Teacher, trials: Judgements) -> tuple[Floats, Floats]:
 
 def cross_validate(trials: Judgements, *, strength: float = 3.0, folds: int = 5) -> float:
     """Agreement with the votes on reference images that were left out of the fit."""
-    _, cluster = np.unique(trials.table["cluster"], return_inverse=True)
-    fold = np.random.default_rng(0).integers(folds, size=cluster.max() + 1)[cluster]
-    scores = []
+    fold, scores = trials.folds(folds), []
     for k in range(folds):
         left_out = trials.where(fold == k)
         of_a, of_b = prefer_b(fit_teacher(trials.where(fold != k), strength=strength), left_out)
-        share = left_out.table["share_b"].to_numpy(np.float64)
-        scores.append(np.where(of_a > of_b, share, 1 - share))
+        scores.append(np.where(of_a > of_b, left_out.share_b, 1 - left_out.share_b))
     return float(np.concatenate(scores).mean())
 
 

@@ -206,11 +206,10 @@ def tune_loss(
     def tensor(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.asarray(values)).float().to(device)
 
-    table = trials.table
     logit = of_sides[:, 0] - of_sides[:, 1]
     told = tensor(material.disutility[rows, 0] - material.disutility[rows, 1])
     weight = tensor(trials.weight[rows])
-    votes = tensor(table["share_b"].to_numpy()[rows])
+    votes = tensor(trials.share_b[rows])
     parts = {
         "votes": F.binary_cross_entropy_with_logits(logit, votes, weight=weight),
         "trials": config.trial_teacher_weight
@@ -272,21 +271,14 @@ def tune(
     student.to(memory_format=torch.contiguous_format)
     _even_out(config, student, material, device)
     optimiser = _optimiser(config, student)
-    for step in range(runs.resume(out, student, optimiser), config.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = group["rate"] * runs.schedule(
-                step, steps=config.steps, warmup=config.warmup
-            )
-        loss, logs = tune_loss(config, student, material, step, device)
-        runs.check_loss(loss, step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimiser.step()
-        report(step, logs)
-        runs.log_step(out, step, logs)
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            runs.checkpoint(out, step + 1, student, optimiser)
+    runs.train(
+        out,
+        config,
+        [student],
+        optimiser,
+        lambda step: tune_loss(config, student, material, step, device),
+        report,
+    )
     return finish(config, metric, student, training)
 
 

@@ -164,30 +164,22 @@ def pretrain(
         backbone = build_backbone(config.backbone, config.backbone_config)
         pretext = PairPretext(backbone.channels, len(kinds))
     backbone, pretext = backbone.to(device), pretext.to(device)
-    parameters = [*backbone.parameters(), *pretext.parameters()]
-    optimiser = torch.optim.AdamW(parameters, weight_decay=config.weight_decay)
-    start = runs.resume(out, backbone, pretext, optimiser)
-    for step in range(start, config.steps):
+    optimiser = torch.optim.AdamW(
+        [
+            {
+                "params": [*backbone.parameters(), *pretext.parameters()],
+                "rate": config.learning_rate,
+                "weight_decay": config.weight_decay,
+            }
+        ]
+    )
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         batch = make_batch(config, kinds, sample, distort, step)
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * runs.schedule(
-                step, steps=config.steps, warmup=config.warmup
-            )
-        loss, logs = pretext_loss(
-            config,
-            backbone,
-            pretext,
-            tuple(item.to(device) for item in batch),  # type: ignore[arg-type]
-        )
-        runs.check_loss(loss, step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        report(step, logs)
-        runs.log_step(out, step, logs)
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            runs.checkpoint(out, step + 1, backbone, pretext, optimiser)
+        clean, copies, labels, severities = (item.to(device) for item in batch)
+        return pretext_loss(config, backbone, pretext, (clean, copies, labels, severities))
+
+    runs.train(out, config, [backbone, pretext], optimiser, loss_of, report)
     weights = out / "backbone.safetensors"
     save_file({k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}, weights)
     return weights

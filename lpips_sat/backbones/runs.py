@@ -1,4 +1,4 @@
-"""What every training run shares: its config, its folder, its checkpoints and its schedule.
+"""What every training run shares: its config, its folder, its loop and its checkpoints.
 
 A run is a folder with `config.json` (what was asked for, and from what), `log.csv` and `state.pt`.
 Steps are pure functions of (weights, optimiser, seed, step), so a resumed run equals an
@@ -13,9 +13,9 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,24 @@ from ..errors import OutputExistsError, WeightsError
 Config = TypeVar("Config")
 # Draws a clean display patch (H, W, 3) in [0, 1].
 Sampler = Callable[[np.random.Generator], NDArray[np.floating[Any]]]
+
+
+class TrainConfig(Protocol):
+    """What the loop needs of a run's config."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+
+    @property
+    def warmup(self) -> int:
+        """Steps of the linear warm-up."""
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps between checkpoints."""
+
+
 Part = nn.Module | torch.optim.Optimizer
 
 
@@ -78,6 +96,36 @@ def claim(out: Path, config: Any, start: dict[str, str]) -> None:
     path.write_text(text)
 
 
+def train(
+    out: Path,
+    config: TrainConfig,
+    modules: Sequence[nn.Module],
+    optimiser: torch.optim.Optimizer,
+    loss_of: Callable[[int], tuple[torch.Tensor, dict[str, float]]],
+    report: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Run, or resume, the steps of a claimed folder; `loss_of(step)` gives a loss and its log.
+
+    Each group of `optimiser` names its peak learning rate as `rate`. Gradients are clipped to a
+    norm of 1. A loss that is no number stops the run; the last checkpoint stays.
+    """
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    for step in range(resume(out, *modules, optimiser), config.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = group["rate"] * schedule(step, steps=config.steps, warmup=config.warmup)
+        loss, logs = loss_of(step)
+        if not torch.isfinite(loss):
+            raise WeightsError(f"the loss became {loss.item()} at step {step}; lower learning_rate")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        report(step, logs)
+        log_step(out, step, logs)
+        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+            checkpoint(out, step + 1, *modules, optimiser)
+
+
 def resume(out: Path, *parts: Part) -> int:
     """Load the newest checkpoint into `parts`; returns the number of steps done."""
     path, log = out / "state.pt", out / "log.csv"
@@ -108,12 +156,6 @@ def log_step(out: Path, step: int, logs: dict[str, float]) -> None:
         if new:
             writer.writerow(["step", *logs])
         writer.writerow([step, *(f"{value:.5f}" for value in logs.values())])
-
-
-def check_loss(loss: torch.Tensor, step: int) -> None:
-    """Stop a run whose loss is no number; the last checkpoint stays."""
-    if not torch.isfinite(loss):
-        raise WeightsError(f"the loss became {loss.item()} at step {step}; lower learning_rate")
 
 
 def schedule(step: int, *, steps: int, warmup: int) -> float:

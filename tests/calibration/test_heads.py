@@ -43,10 +43,8 @@ def synthetic(count, seed):
 
 
 def fit(of_a, of_b, trials, strength):
-    share, confidence = (
-        torch.tensor(trials.table[name].to_numpy()) for name in ("share_b", "confidence")
-    )
-    return heads.fit(of_a, of_b, share, confidence, strength=strength)
+    share, weight = torch.tensor(trials.share_b), torch.tensor(trials.weight)
+    return heads.fit(of_a, of_b, share, weight, strength=strength)
 
 
 def truth_agreement(weights):
