@@ -1,8 +1,9 @@
 """Two-alternative trials whose images can be made again: reference, two distortions, a seed.
 
 A row of a trials table names the reference (``source``, ``crop``), what each side shows
-(``distortion_a``, ``severity_a``, ``distortion_b``, ``severity_b``) and the ``seed`` of the
-release. With the reference images at hand, :func:`render` gives the very pixels the raters saw.
+(``distortion_a``, ``severity_a``, ``distortion_b``, ``severity_b``), and the ``seed`` and number of
+the ``draw`` that decide the randomness in them. With the reference images at hand, :func:`render`
+gives the very pixels the raters saw.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ def draw(references: list[tuple[str, str]], kinds: dict[str, float], *, seed: in
         sides = rng.choice(len(names), 2, p=weight / weight.sum())
         severity = rng.uniform(size=2).round(4)
         rows.append(
-            (i, source, crop, names[sides[0]], severity[0], names[sides[1]], severity[1], seed)
+            (i, source, crop, names[sides[0]], severity[0], names[sides[1]], severity[1], seed, i)
         )
     columns = ["id", "source", "crop", "distortion_a", "severity_a", "distortion_b", "severity_b"]
-    return pd.DataFrame(rows, columns=[*columns, "seed"])
+    return pd.DataFrame(rows, columns=[*columns, "seed", "draw"])
 
 
 def render(trials: pd.DataFrame, reference: Reference) -> tuple[Images, Images, Images]:
@@ -47,7 +48,7 @@ def render(trials: pd.DataFrame, reference: Reference) -> tuple[Images, Images, 
     for row in trials.itertuples(index=False):
         clean = reference(str(row.source), str(row.crop))
         sides = [
-            _side(clean, kind, severity, np.random.default_rng([row.seed, row.id, side]))
+            _side(clean, kind, severity, np.random.default_rng([row.seed, row.draw, side]))
             for side, (kind, severity) in enumerate(
                 [(row.distortion_a, row.severity_a), (row.distortion_b, row.severity_b)], start=1
             )
