@@ -15,13 +15,14 @@ from torchmetrics import Metric
 from . import tiled
 from .errors import MetricInputError
 from .functional._inputs import check_min_size
+from .functional.cpsnr import MAX_SHIFT
 from .validity import ratio_or_nan
 
 
 class ImageMetric(Metric):
     """Base of the metrics that score one image at a time: the mean over images.
 
-    Made from a `tiled.Tiled`, whose `name`, `unit`, `halo`, `sums` and `from_sums` it shows.
+    Made from a `tiled.Tiled`, whose fields it shows.
     States, in float64 and summed over processes: `total` (of the scores), `count` (images scored)
     and `undefined` (images without a score, for example without a valid pixel; they are left out
     of the mean).
@@ -37,6 +38,7 @@ class ImageMetric(Metric):
     def __init__(self, metric: tiled.Tiled, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.name, self.unit, self.halo = metric.name, metric.unit, metric.halo
+        self.min_size, self.align = metric.min_size, metric.align
         self.sums, self.from_sums = metric.sums, metric.from_sums
         for state in ("total", "count", "undefined"):
             zero = torch.zeros((), dtype=torch.float64)
@@ -45,7 +47,7 @@ class ImageMetric(Metric):
     def update(self, pred: Tensor, ref: Tensor, valid: Tensor | None = None) -> None:
         """Add the score of each image of two batches (N, C, H, W)."""
         sums = self.sums(pred, ref, valid=valid)
-        check_min_size(pred, 2 * self.halo + 1, self.name)
+        check_min_size(pred, self.min_size, self.name)
         _check_finite(sums)
         scores = self.from_sums(sums)
         undefined = torch.isnan(scores)
@@ -76,6 +78,15 @@ class RMSE(ImageMetric):
         super().__init__(tiled.rmse(), **kwargs)
 
 
+class Bias(ImageMetric):
+    """Mean signed error in the units of the input, best at 0, see `functional.bias`."""
+
+    higher_is_better = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.bias(), **kwargs)
+
+
 class PSNR(ImageMetric):
     """Peak signal-to-noise ratio in dB, see `functional.psnr`.
 
@@ -95,6 +106,60 @@ class SSIM(ImageMetric):
 
     def __init__(self, *, data_range: float, **kwargs: Any) -> None:
         super().__init__(tiled.ssim(data_range=data_range), **kwargs)
+
+
+class MSSSIM(ImageMetric):
+    """Multi-scale structural similarity, see `functional.ms_ssim`."""
+
+    higher_is_better = True
+
+    def __init__(self, *, data_range: float, **kwargs: Any) -> None:
+        super().__init__(tiled.ms_ssim(data_range=data_range), **kwargs)
+
+
+class CPSNR(ImageMetric):
+    """PSNR in dB that forgives a shift and an offset, see `functional.cpsnr`."""
+
+    higher_is_better = True
+
+    def __init__(self, *, data_range: float, max_shift: int = MAX_SHIFT, **kwargs: Any) -> None:
+        super().__init__(tiled.cpsnr(data_range=data_range, max_shift=max_shift), **kwargs)
+
+
+class CSSIM(ImageMetric):
+    """SSIM that forgives a shift and an offset, see `functional.cssim`."""
+
+    higher_is_better = True
+
+    def __init__(self, *, data_range: float, max_shift: int = MAX_SHIFT, **kwargs: Any) -> None:
+        super().__init__(tiled.cssim(data_range=data_range, max_shift=max_shift), **kwargs)
+
+
+class UIQI(ImageMetric):
+    """Universal image quality index, see `functional.uiqi`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.uiqi(), **kwargs)
+
+
+class Q2n(ImageMetric):
+    """Hypercomplex quality index of all bands, see `functional.q2n`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.q2n(), **kwargs)
+
+
+class SCC(ImageMetric):
+    """Correlation of fine detail, see `functional.scc`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.scc(), **kwargs)
 
 
 class SAM(ImageMetric):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import __version__, tiled
+from . import __version__
 from .errors import LpipsSatError, MetricInputError
 from .lpips import LPIPSSat
 from .pair import RasterPair, Tile
@@ -30,12 +30,17 @@ TILE = 768
 
 @dataclass(frozen=True)
 class Score:
-    """One metric's value of one pair; NaN where it is not defined, such as SSIM of slivers."""
+    """One metric's value of one pair; NaN where it is not defined, such as SSIM of slivers.
+
+    higher_is_better: None where neither is, and the best value is 0. per_band: the score of each
+    band by its name, for metrics that are defined band by band.
+    """
 
     name: str
     value: float
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
+    per_band: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,32 +61,6 @@ class PairResult:
         return {score.name: score.value for score in self.scores}[name]
 
 
-def default_metrics(
-    pair: RasterPair,
-    *,
-    data_range: float = 1.0,
-    factor: float | None = None,
-    composite: Sequence[str] | None = None,
-) -> dict[str, Callable[[], TileMetric]]:
-    """How to build every metric that applies to ``pair``, by the name that users type.
-
-    ``data_range``: R of PSNR and SSIM; ``factor``: LR GSD / HR GSD, which ERGAS needs;
-    ``composite``: the three bands that LPIPS-Sat looks at, if not the default.
-    """
-    found: dict[str, Callable[[], TileMetric]] = {
-        "lpips-sat": lambda: LPIPSSat(radiometry=pair.kind, bands=pair.bands, composite=composite),
-        "mae": tiled.mae,
-        "rmse": tiled.rmse,
-        "psnr": lambda: tiled.psnr(data_range=data_range),
-        "ssim": lambda: tiled.ssim(data_range=data_range),
-    }
-    if len(pair.bands) > 1:
-        found["sam"] = tiled.sam
-    if factor is not None:
-        found["ergas"] = lambda: tiled.ergas(ratio=1 / factor)
-    return found
-
-
 def score_pair(
     pair: RasterPair,
     metrics: Sequence[TileMetric],
@@ -90,11 +69,11 @@ def score_pair(
     map_writer: MapWriter | None = None,
     progress: Callable[[int], None] = lambda pixels: None,
 ) -> PairResult:
-    """Score an open pair with every metric in one pass over its tiles.
+    """Score an open pair with every metric in one pass over its tiles (cSSIM: two).
 
     Args:
         pair: from :func:`lpips_sat.open_pair`.
-        metrics: what to compute, such as those of :func:`default_metrics`, called.
+        metrics: what to compute, such as those of :func:`lpips_sat.suite`.
         tile: side of a tile's core in pixels, a multiple of every metric's ``align``.
         map_writer: an open writer on the pair's grid for LPIPS-Sat's per-pixel distance.
         progress: called with the number of pixels done after each tile.
@@ -106,18 +85,16 @@ def score_pair(
     """
     _check_fit(pair, metrics, map_writer)
     began, valid_pixels = time.perf_counter(), 0
+    known = _known_before(pair, metrics, tile)
     totals: list[Tensor | int] = [0] * len(metrics)
-    halo = max((m.halo for m in metrics), default=0)
-    align = math.lcm(*(getattr(m, "align", 1) for m in metrics))
-    for piece in pair.tiles(size=tile, halo=halo, align=align):
+    for piece in _tiles(pair, metrics, tile):
         check_range(piece.pred, piece.valid, pair.pred_radiometry, source="the prediction")
         check_range(piece.ref, piece.valid, pair.ref_radiometry, source="the reference")
         here = int((piece.valid & piece.core).sum())
         if here:  # an empty tile adds nothing, and the map is NaN where nothing is written
             with torch.inference_mode():
                 for i, metric in enumerate(metrics):
-                    mapped = map_writer if isinstance(metric, LPIPSSat) else None
-                    totals[i] = totals[i] + _tile_sums(metric, piece, mapped)
+                    totals[i] = totals[i] + _tile_sums(metric, piece, map_writer, known.get(i))
         valid_pixels += here
         progress(piece.height * piece.width)
     if not valid_pixels:
@@ -125,13 +102,8 @@ def score_pair(
             "no pixel is valid in both images (nodata, NaN, alpha and mask together leave nothing)"
         )
     scores = [
-        Score(
-            m.name,
-            float(m.from_sums(total)),
-            pair.kind if m.unit == INPUT_UNITS else m.unit,
-            m.higher_is_better,
-        )
-        for m, total in zip(metrics, totals, strict=True)
+        _score(pair, metric, total)
+        for metric, total in zip(metrics, totals, strict=True)
         if isinstance(total, Tensor)
     ]
     pixels = pair.grid.width * pair.grid.height
@@ -146,22 +118,56 @@ def score_pair(
     )
 
 
-def _tile_sums(metric: TileMetric, tile: Tile, map_writer: MapWriter | None) -> Tensor:
-    """One metric on one tile, cut to the halo it needs; writes the map on the way."""
-    if isinstance(metric, LPIPSSat):  # wants the aligned tile as it is
-        if map_writer is None:
-            return metric.sums(tile.pred, tile.ref, valid=tile.valid, core=tile.core)
-        distance, sums = metric.map_and_sums(tile.pred, tile.ref, valid=tile.valid, core=tile.core)
-        map_writer.write(tile.row, tile.col, distance[0, 0][tile.core_slices])
-        return sums
-    rows, cols = (
-        slice(max(0, core.start - metric.halo), core.stop + metric.halo)
-        for core in tile.core_slices
-    )
-    pred, ref, valid, core = (
-        part[..., rows, cols] for part in (tile.pred, tile.ref, tile.valid, tile.core)
-    )
-    return metric.sums(pred, ref, valid=valid, core=core)
+def _score(pair: RasterPair, metric: TileMetric, total: Tensor) -> Score:
+    unit = pair.kind if metric.unit == INPUT_UNITS else metric.unit
+    per_band = getattr(metric, "per_band", None)
+    bands = None
+    if per_band is not None and len(pair.bands) > 1:
+        bands = dict(zip(pair.bands, per_band(total)[0].tolist(), strict=True))
+    value = float(metric.from_sums(total))
+    return Score(metric.name, value, unit, metric.higher_is_better, bands)
+
+
+def _tiles(pair: RasterPair, metrics: Sequence[TileMetric], size: int) -> Iterator[Tile]:
+    """The tiles of a pair with what the most demanding of the metrics needs around them."""
+    halo = max((m.halo for m in metrics), default=0)
+    align = math.lcm(*(getattr(m, "align", 1) for m in metrics))
+    return pair.tiles(size=size, halo=halo, align=align)
+
+
+def _known_before(
+    pair: RasterPair, metrics: Sequence[TileMetric], size: int
+) -> dict[int, dict[str, Tensor]]:
+    """A first pass for the metrics that have to know sums of the whole image, by position."""
+    asking = {i: m for i, m in enumerate(metrics) if getattr(m, "known_sums", None) is not None}
+    known: dict[int, dict[str, Tensor]] = {}
+    for piece in _tiles(pair, list(asking.values()), size) if asking else ():
+        with torch.inference_mode():
+            for i, metric in asking.items():
+                part = _cut(metric, piece)
+                first: Callable[..., Tensor] = metric.known_sums  # type: ignore[attr-defined]
+                sums = first(part.pred, part.ref, valid=part.valid, core=part.core)
+                known[i] = {"known": known[i]["known"] + sums if i in known else sums}
+    return known
+
+
+def _cut(metric: TileMetric, tile: Tile) -> Tile:
+    """A tile with no more around its core than a metric needs."""
+    align = getattr(metric, "align", 1)
+    return tile.cut(-(-metric.halo // align) * align)
+
+
+def _tile_sums(
+    metric: TileMetric, tile: Tile, map_writer: MapWriter | None, known: dict[str, Tensor] | None
+) -> Tensor:
+    """One metric on one tile; writes the map on the way."""
+    part = _cut(metric, tile)
+    given = {"valid": part.valid, "core": part.core, **(known or {})}
+    if map_writer is None or not isinstance(metric, LPIPSSat):
+        return metric.sums(part.pred, part.ref, **given)
+    distance, sums = metric.map_and_sums(part.pred, part.ref, **given)
+    map_writer.write(tile.row, tile.col, distance[0, 0][part.core_slices])
+    return sums
 
 
 def _check_fit(
