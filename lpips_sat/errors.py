@@ -34,3 +34,11 @@ class WeightsError(LpipsSatError):
 
 class MissingDependencyError(LpipsSatError):
     """An optional package that this call needs is not installed."""
+
+
+class UnknownMetricError(LpipsSatError):
+    """A metric or a suite that does not exist, or does not apply to these images."""
+
+
+class PluginError(LpipsSatError):
+    """A metric of another package that cannot be used."""
