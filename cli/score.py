@@ -48,7 +48,7 @@ BETTER = {True: "higher", False: "lower", None: "near 0"}
     type=options.NAMED,
     multiple=True,
     metavar="METRIC=PATH",
-    help="Weights of a metric: lpips-sat=NAME, or a folder that `calibrate` wrote.",
+    help="Weights of a metric: lpips-sat=NAME or a folder of `calibrate`; lpips-alex=FILE.",
 )
 @click.option(
     "--composite", type=options.NAMES, help="Three bands for LPIPS-Sat to look at (default: RGB)."

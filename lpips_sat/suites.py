@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from typing import Any, cast
 from . import tiled
 from .errors import MetricInputError, PluginError, UnknownMetricError
 from .lpips import LPIPSSat
+from .perceptual import DISTS, LPIPS
 from .radiometry import Kind
 from .tiled import TileMetric
 
@@ -75,6 +77,18 @@ def _ergas(settings: Settings) -> TileMetric:
     return tiled.ergas(ratio=1 / cast(float, settings.factor))
 
 
+def _perceptual(name: str, make: Callable[..., TileMetric]) -> Callable[[Settings], TileMetric]:
+    def build(settings: Settings) -> TileMetric:
+        return make(
+            weights=settings.weights.get(name),
+            bands=settings.bands,
+            radiometry=settings.radiometry,
+            composite=settings.composite,
+        )
+
+    return build
+
+
 METRICS: dict[str, Entry] = {
     "lpips-sat": Entry("perceptual distance for satellite images; lower is better", _lpips_sat),
     "mae": Entry("mean absolute error, input units; lower is better", lambda s: tiled.mae()),
@@ -92,12 +106,24 @@ METRICS: dict[str, Entry] = {
     "ergas": Entry(
         "relative global error of synthesis; lower is better", _ergas, needs=("factor",)
     ),
+    "lpips-alex": Entry(
+        "LPIPS with AlexNet, made for photographs; lower is better",
+        _perceptual("lpips-alex", partial(LPIPS, "alex")),
+    ),
+    "lpips-vgg": Entry(
+        "LPIPS with VGG16, made for photographs; lower is better",
+        _perceptual("lpips-vgg", partial(LPIPS, "vgg")),
+    ),
+    "dists": Entry(
+        "structure and texture in VGG16, made for photographs; lower is better",
+        _perceptual("dists", DISTS),
+    ),
 }
 
 SUITES: dict[str, tuple[str, ...]] = {
     "default": ("lpips-sat", "mae", "rmse", "psnr", "ssim", "sam", "ergas"),
     "fidelity": ("mae", "rmse", "psnr", "ssim"),
-    "perceptual": ("lpips-sat",),
+    "perceptual": ("lpips-sat", "lpips-alex", "lpips-vgg", "dists"),
     "spectral": ("sam", "ergas"),
 }
 
@@ -119,10 +145,11 @@ def suite(
     ====================  ============================================  =========================
     ``default``           lpips-sat mae rmse psnr ssim sam ergas        to begin with
     ``fidelity``          mae rmse psnr ssim                            is each value right
-    ``perceptual``        lpips-sat                                     does it look right
+    ``perceptual``        lpips-sat lpips-alex lpips-vgg dists          does it look right
     ``spectral``          sam ergas                                     are the spectra right
     ====================  ============================================  =========================
 
+    The networks of LPIPS and DISTS are downloaded once, 240 MB and 550 MB, or read from `weights`.
     Without ``factor`` there is no ERGAS, with one band no SAM; `left_out` says so in words.
 
     Args:

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import dists as torchmetrics_dists
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 
+from lpips_sat import metrics as torchmetrics_classes
 from lpips_sat.composites import NetworkInput
 from lpips_sat.errors import MetricInputError, WeightsError
 from lpips_sat.perceptual import DISTS, LPIPS, NetworkMetric
+from lpips_sat.suites import Settings, build
 
 MAKE = {"alex": partial(LPIPS, "alex"), "vgg": partial(LPIPS, "vgg"), "dists": DISTS}
 NETWORKS = {"alex": torchvision.models.alexnet, "vgg": torchvision.models.vgg16}
@@ -75,7 +77,9 @@ def oracle(name: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor, Tens
         vgg16 = SimpleNamespace(features=features("vgg"))
         monkeypatch.setattr(torchmetrics_dists, "vgg16", lambda weights: vgg16)
         return torchmetrics_dists.DISTSNetwork()
-    monkeypatch.setattr(torchmetrics_lpips, "_get_net", lambda net, pretrained: features(name))
+    monkeypatch.setattr(
+        torchmetrics_lpips, "_get_tv_model_features", lambda net, pretrained: features(name)
+    )
     network = torchmetrics_lpips._LPIPS(net=name, pnet_rand=True)
     return lambda pred, ref: network(2 * pred - 1, 2 * ref - 1).flatten()
 
@@ -265,3 +269,22 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(b"\x10")
     with pytest.raises(WeightsError, match="cannot read"):
         LPIPS(weights=tmp_path / "cut.safetensors")
+
+
+@pytest.mark.parametrize(("name", "cls"), [("alex", "LPIPS"), ("dists", "DISTS")])
+def test_the_torchmetrics_class_is_the_mean_over_images(name, cls, metrics, checkpoints):
+    pred, ref = pair(3)
+    made = getattr(torchmetrics_classes, cls)(weights=checkpoints[name], radiometry="display")
+    made.update(pred[:1], ref[:1])
+    made.update(pred[1:], ref[1:])
+    torch.testing.assert_close(made.compute(), metrics[name](pred, ref).mean(), rtol=1e-5, atol=0)
+    assert made.higher_is_better is False
+    with pytest.raises(MetricInputError, match="32 x 32"):
+        made.update(*pair(1, (31, 40)))
+
+
+def test_suites_build_them_with_the_weights_named(checkpoints):
+    weights = {"lpips-alex": str(checkpoints["alex"]), "dists": str(checkpoints["dists"])}
+    settings = Settings(("B04", "B03", "B02"), weights=weights)
+    built = build(["lpips-alex", "dists"], settings)
+    assert [metric.name for metric in built] == ["LPIPS-alex", "DISTS"]

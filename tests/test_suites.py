@@ -8,6 +8,7 @@ import textwrap
 
 import pytest
 import torch
+from torchvision.models import AlexNet_Weights, VGG16_Weights, alexnet, vgg16
 
 import lpips_sat
 from lpips_sat.errors import PluginError, UnknownMetricError
@@ -16,6 +17,20 @@ from lpips_sat.suites import METRICS, SUITES, Settings, build, left_out, members
 
 RGB = ("B04", "B03", "B02")
 EVERYTHING = Settings(RGB, factor=4)
+
+
+@pytest.fixture(autouse=True)
+def imagenet(monkeypatch):
+    """Networks of zeros in place of torchvision's downloads."""
+
+    def empty(weights, **given):
+        with torch.device("meta"):
+            network = {"AlexNet_Weights": alexnet, "VGG16_Weights": vgg16}[type(weights).__name__]
+            shapes = network().features.state_dict(prefix="features.")
+        return {name: torch.zeros(x.shape) for name, x in shapes.items()}
+
+    for weights in (AlexNet_Weights, VGG16_Weights):
+        monkeypatch.setattr(weights, "get_state_dict", empty)
 
 
 def names(metrics):
