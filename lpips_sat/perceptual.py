@@ -17,17 +17,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .backbones.checkpoints import read_checkpoint
-from .backbones.features import weighted_distance
+from .backbones.features import cell_share, weighted_distance
 from .backbones.imagenet import CHANNELS, ImageNetTrunk, Net, imagenet_state
 from .composites import NetworkInput
 from .errors import MetricInputError, WeightsError
 from .functional._inputs import check_min_size, check_pair
 from .outputs import StrPath
 from .radiometry import Kind
-from .validity import FILL_REACH, as_valid, combine, ratio_or_nan, soft_fill, sum_dtype
+from .validity import FILL_REACH, as_valid, combine, ratio_or_nan, soft_fill
 
 MIN_SIZE = 32
 # Stabilise the two quotients of DISTS (Ding et al. 2020, eqs. 5 and 6).
@@ -157,7 +156,7 @@ class LPIPS(NetworkMetric):
         _, features, counted = self._look(pred, ref, valid, core)
         columns = []
         for maps, head, stride in zip(features, self.heads, self.trunk.strides, strict=True):
-            weight = _cell_share(counted, stride, maps)
+            weight = cell_share(counted, stride, maps)
             distance = weighted_distance(maps, head).to(weight.dtype)
             columns += [(distance * weight).sum(dim=(1, 2, 3)), weight.sum(dim=(1, 2, 3))]
         return torch.stack(columns, dim=1)
@@ -221,7 +220,7 @@ class DISTS(NetworkMetric):
         moments: list[list[Tensor]] = []
         numbers = []
         for maps, stride in zip([both, *features], [1, *self.trunk.strides], strict=True):
-            weight = _cell_share(counted, stride, maps)
+            weight = cell_share(counted, stride, maps)
             numbers.append(weight.sum(dim=(1, 2, 3)))
             for part in maps.split(16, dim=1):  # a few at a time: they are taken in float64
                 x, y = part.to(weight.dtype).chunk(2)
@@ -244,12 +243,6 @@ class DISTS(NetworkMetric):
         alpha, beta = self.alpha.to(sums.dtype), self.beta.to(sums.dtype)
         missing = alpha * (1 - texture) + beta * (1 - structure)  # keeps all digits near 0
         return missing.sum(dim=1) / (alpha.sum() + beta.sum())
-
-
-def _cell_share(counted: Tensor, stride: int, maps: Tensor) -> Tensor:
-    """How much of the cell of each position counts, in [0, 1]: float64 (N, 1, h, w)."""
-    share = F.avg_pool2d(counted.to(sum_dtype(counted)), stride, ceil_mode=True)
-    return share[..., : maps.shape[-2], : maps.shape[-1]]
 
 
 def _shipped_with_torchmetrics(name: str) -> dict[str, Tensor]:

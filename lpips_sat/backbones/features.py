@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..validity import sum_dtype
+
 # Added under the square root, so that an all-zero feature vector has a finite gradient.
 EPSILON = 1e-8
 
@@ -25,3 +27,9 @@ def weighted_distance(features: Tensor, head: Tensor) -> Tensor:
     x, y = unit_vectors(features.float()).chunk(2)
     with torch.autocast(features.device.type, enabled=False):
         return F.conv2d((x - y).square(), head.float()[None, :, None, None])
+
+
+def cell_share(counted: Tensor, stride: int, maps: Tensor) -> Tensor:
+    """How much of the cell of each position counts, in [0, 1]: float64 (N, 1, h, w)."""
+    share = F.avg_pool2d(counted.to(sum_dtype(counted)), stride, ceil_mode=True)
+    return share[..., : maps.shape[-2], : maps.shape[-1]]
