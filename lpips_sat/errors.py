@@ -34,3 +34,7 @@ class WeightsError(LpipsSatError):
 
 class MissingDependencyError(LpipsSatError):
     """An optional package that this call needs is not installed."""
+
+
+class ResultsError(LpipsSatError):
+    """A list of pairs or a table of results that cannot be read, resumed or compared."""
