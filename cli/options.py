@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,6 +112,17 @@ def step_log(steps: int) -> Callable[[int, dict[str, float]], None]:
             stderr.print(f"step {step}/{steps}  {shown}", soft_wrap=True)
 
     return report
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: an infinite number is the string "inf", one that is not defined null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def path_argument(name: str, **options: Any) -> Callable[[F], F]:

@@ -108,7 +108,7 @@ def test_a_damaged_table_is_one_clear_error(tmp_path, suffix):
 def test_what_is_no_table_is_said_so(tmp_path):
     with pytest.raises(ResultsError, match="no such file"):
         read_results(tmp_path / "none.csv")
-    with pytest.raises(ResultsError, match="ends in .parquet, .csv, .json"):
+    with pytest.raises(ResultsError, match=r"ends in \.parquet, \.csv, \.json"):
         read_results(tmp_path / "table.xlsx")
     with pytest.raises(ResultsError, match="ends in"):
         write_results(made(), tmp_path / "table")
