@@ -19,7 +19,11 @@ from . import options
 if TYPE_CHECKING:
     from ..compare import Duel, MetricComparison
 
-BETTER = {True: "higher is better", False: "lower is better", None: "absolute values, lower is better"}
+BETTER = {
+    True: "higher is better",
+    False: "lower is better",
+    None: "absolute values, lower is better",
+}
 
 
 @click.command()
