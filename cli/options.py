@@ -40,7 +40,23 @@ class CommaList(click.ParamType[Any]):
         return tuple(items)
 
 
+class Named(click.ParamType[Any]):
+    """`name=value` -> ("name", "value")."""
+
+    name = "NAME=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Split at the first `=`; an empty side is a usage error."""
+        key, _, text = str(value).partition("=")
+        if not key or not text:
+            self.fail(f"expected {self.name}, got {value!r}", param, ctx)
+        return key.lower(), text
+
+
 NAMES = CommaList()
+NAMED = Named()
 NUMBERS = CommaList(float, "NUMBER,...")
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")

@@ -17,20 +17,38 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .. import __version__
-from ..errors import OutputExistsError
+from ..errors import OutputExistsError, UnknownMetricError
 from ..outputs import check_output
 from . import options
 
 if TYPE_CHECKING:
     from ..scoring import PairResult
+    from ..suites import Settings
     from ..tiled import TileMetric
+
+BETTER = {True: "higher", False: "lower", None: "near 0"}
 
 
 @click.command()
 @click.argument("pred")
 @click.argument("ref")
 @click.option(
-    "--metrics", type=options.NAMES, multiple=True, help="Which ones (default: all that apply)."
+    "--suite",
+    metavar="NAME",
+    help="A group of metrics: default, fidelity, perceptual or spectral.",
+)
+@click.option(
+    "--metrics",
+    type=options.NAMES,
+    multiple=True,
+    help="Metrics by name (see `lpips-sat info`), alone or beside a --suite.",
+)
+@click.option(
+    "--weights",
+    type=options.NAMED,
+    multiple=True,
+    metavar="METRIC=PATH",
+    help="Weights of a metric: lpips-sat=NAME, or a folder that `calibrate` wrote.",
 )
 @click.option(
     "--composite", type=options.NAMES, help="Three bands for LPIPS-Sat to look at (default: RGB)."
@@ -59,7 +77,9 @@ if TYPE_CHECKING:
 def score(
     pred: str,
     ref: str,
+    suite: str | None,
     metrics: tuple[tuple[str, ...], ...],
+    weights: tuple[tuple[str, str], ...],
     composite: tuple[str, ...] | None,
     mask: str | None,
     data_range: float,
@@ -76,7 +96,8 @@ def score(
     from the options; they are never guessed.
     """
     from ..raster import MapWriter, open_pair
-    from ..scoring import default_metrics, score_pair
+    from ..scoring import score_pair
+    from ..suites import Settings
 
     if map_path is not None:
         check_output(map_path, overwrite=overwrite)
@@ -86,8 +107,10 @@ def score(
         pair = stack.enter_context(
             open_pair(pred, ref, radiometry=radiometry, bands=bands, mask_path=mask)
         )
-        known = default_metrics(pair, data_range=data_range, factor=factor, composite=composite)
-        chosen = _choose(known, tuple(chain.from_iterable(metrics)))
+        settings = Settings(
+            pair.bands, pair.kind, data_range, factor, composite, weights=dict(weights)
+        )
+        chosen = _choose(suite, tuple(chain.from_iterable(metrics)), settings)
         writer = None
         if map_path is not None:
             tags = {"PRED": pred, "REF": ref, **_provenance(chosen)}
@@ -126,15 +149,20 @@ def _check_no_input(map_path: str, inputs: list[str]) -> None:
             raise OutputExistsError(f"{map_path} is an input: choose another name for the map")
 
 
-def _choose(known: dict[str, Any], wanted: tuple[str, ...]) -> list[TileMetric]:
+def _choose(suite: str | None, names: tuple[str, ...], settings: Settings) -> list[TileMetric]:
     """Build the metrics asked for; a name that does not apply is a usage error."""
-    names = tuple(name.lower() for name in wanted) or tuple(known)
-    hints = {"ergas": "ergas needs --factor", "sam": "sam needs two bands or more"}
-    for name in names:
-        if name not in known:
-            hint = hints.get(name, f"choose from {', '.join(dict.fromkeys([*known, *hints]))}")
-            raise click.BadParameter(f"{name!r}: {hint}", param_hint="--metrics")
-    return [known[name]() for name in dict.fromkeys(names)]
+    from .. import suites
+
+    hint = "--suite"
+    try:
+        group = suites.members(suite or "default", settings) if suite or not names else []
+        if suite:
+            for reason in suites.left_out(suite, settings):
+                click.echo(f"left out of {suite}: {reason}", err=True)
+        hint = "--metrics"
+        return suites.build([*group, *names], settings)
+    except UnknownMetricError as error:
+        raise click.BadParameter(str(error), param_hint=hint) from error
 
 
 def _progress() -> Progress:
@@ -177,7 +205,6 @@ def _table(result: PairResult) -> Table:
     table.add_column("unit")
     table.add_column("better")
     for item in result.scores:
-        better = "higher" if item.higher_is_better else "lower"
         shown = "undefined" if math.isnan(item.value) else f"{item.value:.4f}"
-        table.add_row(item.name, shown, item.unit, better)
+        table.add_row(item.name, shown, item.unit, BETTER[item.higher_is_better])
     return table

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .radiometry import Radiometry
     from .raster import open_pair
     from .scoring import score_pair
+    from .suites import suite
 
 try:
     __version__ = version("lpips-sat")
@@ -32,6 +33,7 @@ _HOME = {
     "Radiometry": "radiometry",
     "open_pair": "raster",
     "score_pair": "scoring",
+    "suite": "suites",
     **dict.fromkeys(("ERGAS", "MAE", "PSNR", "RMSE", "SAM", "SSIM"), "metrics"),
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "functional",
     "open_pair",
     "score_pair",
+    "suite",
 ]
 
 

@@ -21,7 +21,7 @@ from .validity import ratio_or_nan
 class ImageMetric(Metric):
     """Base of the metrics that score one image at a time: the mean over images.
 
-    Made from a `tiled.Tiled`, whose `name`, `unit`, `halo`, `sums` and `from_sums` it shows.
+    Made from a `tiled.Tiled`, whose fields it shows.
     States, in float64 and summed over processes: `total` (of the scores), `count` (images scored)
     and `undefined` (images without a score, for example without a valid pixel; they are left out
     of the mean).
@@ -37,6 +37,7 @@ class ImageMetric(Metric):
     def __init__(self, metric: tiled.Tiled, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.name, self.unit, self.halo = metric.name, metric.unit, metric.halo
+        self.min_size, self.align = metric.min_size, metric.align
         self.sums, self.from_sums = metric.sums, metric.from_sums
         for state in ("total", "count", "undefined"):
             zero = torch.zeros((), dtype=torch.float64)
@@ -45,7 +46,7 @@ class ImageMetric(Metric):
     def update(self, pred: Tensor, ref: Tensor, valid: Tensor | None = None) -> None:
         """Add the score of each image of two batches (N, C, H, W)."""
         sums = self.sums(pred, ref, valid=valid)
-        check_min_size(pred, 2 * self.halo + 1, self.name)
+        check_min_size(pred, self.min_size, self.name)
         _check_finite(sums)
         scores = self.from_sums(sums)
         undefined = torch.isnan(scores)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -58,6 +58,25 @@ class Tile:
     valid: torch.Tensor
     core: torch.Tensor
     core_slices: tuple[slice, slice]
+
+    def cut(self, halo: int) -> Tile:
+        """The same core with at most `halo` px around it."""
+        tops = [max(0, inner.start - halo) for inner in self.core_slices]
+        rows, cols = (
+            slice(top, inner.stop + halo) for top, inner in zip(tops, self.core_slices, strict=True)
+        )
+        inner_rows, inner_cols = (
+            slice(inner.start - top, inner.stop - top)
+            for top, inner in zip(tops, self.core_slices, strict=True)
+        )
+        return replace(
+            self,
+            pred=self.pred[..., rows, cols],
+            ref=self.ref[..., rows, cols],
+            valid=self.valid[..., rows, cols],
+            core=self.core[..., rows, cols],
+            core_slices=(inner_rows, inner_cols),
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from . import __version__, tiled
+from . import __version__
 from .errors import LpipsSatError, MetricInputError
 from .lpips import LPIPSSat
 from .pair import RasterPair, Tile
@@ -34,12 +34,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Score:
-    """One metric's value of one pair; NaN where it is not defined, such as SSIM of slivers."""
+    """One metric's value of one pair; NaN where it is not defined, such as SSIM of slivers.
+
+    higher_is_better: None where neither is, and the best value is 0.
+    """
 
     name: str
     value: float
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
 
 
 @dataclass(frozen=True)
@@ -60,32 +63,6 @@ class PairResult:
         return {score.name: score.value for score in self.scores}[name]
 
 
-def default_metrics(
-    pair: RasterPair,
-    *,
-    data_range: float = 1.0,
-    factor: float | None = None,
-    composite: Sequence[str] | None = None,
-) -> dict[str, Callable[[], TileMetric]]:
-    """How to build every metric that applies to ``pair``, by the name that users type.
-
-    ``data_range``: R of PSNR and SSIM; ``factor``: LR GSD / HR GSD, which ERGAS needs;
-    ``composite``: the three bands that LPIPS-Sat looks at, if not the default.
-    """
-    found: dict[str, Callable[[], TileMetric]] = {
-        "lpips-sat": lambda: LPIPSSat(radiometry=pair.kind, bands=pair.bands, composite=composite),
-        "mae": tiled.mae,
-        "rmse": tiled.rmse,
-        "psnr": lambda: tiled.psnr(data_range=data_range),
-        "ssim": lambda: tiled.ssim(data_range=data_range),
-    }
-    if len(pair.bands) > 1:
-        found["sam"] = tiled.sam
-    if factor is not None:
-        found["ergas"] = lambda: tiled.ergas(ratio=1 / factor)
-    return found
-
-
 def score_pair(
     pair: RasterPair,
     metrics: Sequence[TileMetric],
@@ -98,7 +75,7 @@ def score_pair(
 
     Args:
         pair: from :func:`lpips_sat.open_pair`.
-        metrics: what to compute, such as those of :func:`default_metrics`, called.
+        metrics: what to compute, such as those of :func:`lpips_sat.suite`.
         tile: side of a tile's core in pixels, a multiple of every metric's ``align``.
         map_writer: an open writer on the pair's grid for LPIPS-Sat's per-pixel distance.
         progress: called with the number of pixels done after each tile.
@@ -216,20 +193,14 @@ def read_ahead(items: Iterator[T]) -> Generator[T]:
 
 def _tile_sums(metric: TileMetric, tile: Tile, map_writer: MapWriter | None) -> Tensor:
     """One metric on one tile, cut to the halo it needs; writes the map on the way."""
-    if isinstance(metric, LPIPSSat):  # wants the aligned tile as it is
-        if map_writer is None:
-            return metric.sums(tile.pred, tile.ref, valid=tile.valid, core=tile.core)
-        distance, sums = metric.map_and_sums(tile.pred, tile.ref, valid=tile.valid, core=tile.core)
-        map_writer.write(tile.row, tile.col, distance[0, 0][tile.core_slices])
-        return sums
-    rows, cols = (
-        slice(max(0, core.start - metric.halo), core.stop + metric.halo)
-        for core in tile.core_slices
-    )
-    pred, ref, valid, core = (
-        part[..., rows, cols] for part in (tile.pred, tile.ref, tile.valid, tile.core)
-    )
-    return metric.sums(pred, ref, valid=valid, core=core)
+    align = getattr(metric, "align", 1)
+    part = tile.cut(-(-metric.halo // align) * align)
+    given = {"valid": part.valid, "core": part.core}
+    if map_writer is None or not isinstance(metric, LPIPSSat):
+        return metric.sums(part.pred, part.ref, **given)
+    distance, sums = metric.map_and_sums(part.pred, part.ref, **given)
+    map_writer.write(tile.row, tile.col, distance[0, 0][part.core_slices])
+    return sums
 
 
 def _check_fit(

@@ -19,14 +19,18 @@ from .functional.mae import mae_from_sums, mae_sums
 from .functional.psnr import psnr_from_sums, psnr_sums
 from .functional.rmse import rmse_from_sums, rmse_sums
 from .functional.sam import sam_from_sums, sam_sums
-from .functional.ssim import HALO, ssim_from_sums, ssim_sums
+from .functional.ssim import HALO, WINDOW, ssim_from_sums, ssim_sums
 
 # The unit of a metric that is in the units of its images, whatever these are.
 INPUT_UNITS = "input units"
 
 
 class TileMetric(Protocol):
-    """What scoring needs of a metric; an `align` (see `RasterPair.tiles`) is optional."""
+    """What scoring needs of a metric.
+
+    Optional: `align` (see `RasterPair.tiles`), `min_size` (the least side of an image in pixels, by
+    default 2 halo + 1) and `settings` (a mapping that reports show).
+    """
 
     @property
     def name(self) -> str:
@@ -41,8 +45,8 @@ class TileMetric(Protocol):
         """Pixels that a tile needs around its core."""
 
     @property
-    def higher_is_better(self) -> bool:
-        """Which way is up."""
+    def higher_is_better(self) -> bool | None:
+        """Which way is up; None = neither, the best is 0."""
 
     @property
     def sums(self) -> Callable[..., Tensor]:
@@ -59,10 +63,12 @@ class Tiled:
 
     name: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     sums: Callable[..., Tensor]
     from_sums: Callable[[Tensor], Tensor]
     halo: int = 0
+    align: int = 1
+    min_size: int = 1
     settings: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -86,7 +92,7 @@ def ssim(*, data_range: float) -> Tiled:
     """Structural similarity, see `functional.ssim`."""
     given: dict[str, Any] = {"data_range": check_data_range(data_range)}
     sums = partial(ssim_sums, **given)
-    return Tiled("SSIM", "", True, sums, ssim_from_sums, halo=HALO, settings=given)
+    return Tiled("SSIM", "", True, sums, ssim_from_sums, halo=HALO, min_size=WINDOW, settings=given)
 
 
 def sam() -> Tiled:

@@ -1,0 +1,246 @@
+"""Every metric by the name that users type, and named groups of them.
+
+A package adds a metric of its own by an entry point in `lpips_sat.metrics`: its name is what users
+type, its value a `TileMetric` or a function that makes one from `Settings`. Plugins are looked up
+by name only, so a suite holds the same metrics on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, cast
+
+from . import tiled
+from .errors import MetricInputError, PluginError, UnknownMetricError
+from .lpips import LPIPSSat
+from .radiometry import Kind
+from .tiled import TileMetric
+
+GROUP = "lpips_sat.metrics"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a metric may ask for: what the images hold, and what the user chose.
+
+    bands: names of the channels in order; radiometry: "reflectance" or "display"; data_range: R of
+    PSNR and SSIM, in the units of the images; factor: LR GSD / HR GSD, None = not said; composite:
+    three bands for the networks to look at, None = the usual ones; weights: a metric's name -> the
+    name or the local path of its weights.
+    """
+
+    bands: tuple[str, ...]
+    radiometry: Kind = "reflectance"
+    data_range: float = 1.0
+    factor: float | None = None
+    composite: Sequence[str] | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One metric: what it is in a line, how it is built, and what it cannot do without.
+
+    needs: keys of `NEEDS`; `build` is called with settings that have all of them.
+    """
+
+    about: str
+    build: Callable[[Settings], TileMetric]
+    needs: tuple[str, ...] = ()
+
+
+# What a metric can need: is it there, and what to say if not.
+NEEDS: dict[str, tuple[Callable[[Settings], bool], str]] = {
+    "two bands": (lambda s: len(s.bands) > 1, "needs two bands or more"),
+    "factor": (lambda s: s.factor is not None, "needs --factor"),
+}
+
+
+def _lpips_sat(settings: Settings) -> LPIPSSat:
+    weights = settings.weights.get("lpips-sat", "default")
+    given: dict[str, Any] = {
+        "bands": settings.bands,
+        "radiometry": settings.radiometry,
+        "composite": settings.composite,
+    }
+    if Path(weights).is_dir():
+        return LPIPSSat.from_pretrained(weights, **given)
+    return LPIPSSat(weights, **given)
+
+
+def _ergas(settings: Settings) -> TileMetric:
+    return tiled.ergas(ratio=1 / cast(float, settings.factor))
+
+
+METRICS: dict[str, Entry] = {
+    "lpips-sat": Entry("perceptual distance for satellite images; lower is better", _lpips_sat),
+    "mae": Entry("mean absolute error, input units; lower is better", lambda s: tiled.mae()),
+    "rmse": Entry("root mean squared error, input units; lower is better", lambda s: tiled.rmse()),
+    "psnr": Entry(
+        "peak signal-to-noise ratio, dB; higher is better",
+        lambda s: tiled.psnr(data_range=s.data_range),
+    ),
+    "ssim": Entry(
+        "structural similarity; higher is better", lambda s: tiled.ssim(data_range=s.data_range)
+    ),
+    "sam": Entry(
+        "spectral angle, degrees; lower is better", lambda s: tiled.sam(), needs=("two bands",)
+    ),
+    "ergas": Entry(
+        "relative global error of synthesis; lower is better", _ergas, needs=("factor",)
+    ),
+}
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "default": ("lpips-sat", "mae", "rmse", "psnr", "ssim", "sam", "ergas"),
+    "fidelity": ("mae", "rmse", "psnr", "ssim"),
+    "perceptual": ("lpips-sat",),
+    "spectral": ("sam", "ergas"),
+}
+
+
+def suite(
+    name: str = "default",
+    *,
+    bands: Sequence[str],
+    radiometry: Kind = "reflectance",
+    data_range: float = 1.0,
+    factor: float | None = None,
+    composite: Sequence[str] | None = None,
+    weights: Mapping[str, str] | None = None,
+) -> list[TileMetric]:
+    """Build the metrics of a suite for images with these bands; what does not apply is left out.
+
+    ====================  ============================================  =========================
+    suite                 metrics                                       when
+    ====================  ============================================  =========================
+    ``default``           lpips-sat mae rmse psnr ssim sam ergas        to begin with
+    ``fidelity``          mae rmse psnr ssim                            is each value right
+    ``perceptual``        lpips-sat                                     does it look right
+    ``spectral``          sam ergas                                     are the spectra right
+    ====================  ============================================  =========================
+
+    Without ``factor`` there is no ERGAS, with one band no SAM; `left_out` says so in words.
+
+    Args:
+        name: a key of `SUITES`.
+        bands: names of the channels, in order.
+        radiometry: "reflectance" or "display", such as `pair.kind`.
+        data_range: R of PSNR and SSIM, in the units of the images.
+        factor: LR GSD / HR GSD, which ERGAS needs.
+        composite: three bands for LPIPS-Sat to look at, if not the usual ones.
+        weights: a metric's name -> the name or the local path of its weights.
+
+    Raises:
+        UnknownMetricError: no suite of that name, or no metric of it applies.
+    """
+    settings = Settings(tuple(bands), radiometry, data_range, factor, composite, weights or {})
+    return build(members(name, settings), settings)
+
+
+def members(suite: str, settings: Settings) -> list[str]:
+    """The names of a suite's metrics that apply."""
+    if suite not in SUITES:
+        raise UnknownMetricError(f"{suite!r}: choose from {', '.join(SUITES)}")
+    names = [name for name in SUITES[suite] if _lacks(METRICS[name], settings) is None]
+    if not names:
+        raise UnknownMetricError(f"{suite!r}: {'; '.join(left_out(suite, settings))}")
+    return names
+
+
+def left_out(suite: str, settings: Settings) -> list[str]:
+    """Why metrics of a suite do not apply, one line for each of these."""
+    reasons = {name: _lacks(METRICS[name], settings) for name in SUITES[suite]}
+    return [f"{name} {reason}" for name, reason in reasons.items() if reason is not None]
+
+
+def build(names: Sequence[str], settings: Settings) -> list[TileMetric]:
+    """Build metrics by name, each once, in this order; names may be in any case.
+
+    Raises:
+        UnknownMetricError: a name that does not exist, or whose metric does not apply, and why.
+        PluginError: a plugin that cannot be loaded, or that is no metric.
+    """
+    return [_build(name, settings) for name in dict.fromkeys(n.lower() for n in names)]
+
+
+def plugins() -> dict[str, str]:
+    """The metrics of other packages, by name: what each is, or why it cannot be used."""
+    found = {}
+    for point in entry_points(group=GROUP):
+        try:
+            loaded = _load(point)
+        except PluginError as error:
+            found[point.name] = str(error)
+            continue
+        text = (
+            loaded.name if _is_metric(loaded) else (loaded.__doc__ or "").strip().partition("\n")[0]
+        )
+        found[point.name] = f"{text.rstrip('.')} ({point.value})".strip()
+    return found
+
+
+def _build(name: str, settings: Settings) -> TileMetric:
+    if name in METRICS:
+        reason = _lacks(METRICS[name], settings)
+        if reason is not None:
+            raise UnknownMetricError(f"{name!r}: {name} {reason}")
+        return METRICS[name].build(settings)
+    for point in entry_points(group=GROUP):
+        if point.name.lower() == name:
+            return _from_plugin(point, settings)
+    known = [*METRICS, *entry_points(group=GROUP).names]
+    raise UnknownMetricError(f"{name!r}: choose from {', '.join(known)}")
+
+
+def _lacks(entry: Entry, settings: Settings) -> str | None:
+    """The first thing that a metric needs and these settings do not have, in words."""
+    for need in entry.needs:
+        there, message = NEEDS[need]
+        if not there(settings):
+            return message
+    return None
+
+
+def _load(point: EntryPoint) -> Any:
+    if point.name.lower() in METRICS:
+        raise _plugin_error(point, "has the name of a built-in metric")
+    try:
+        return point.load()
+    except Exception as error:  # another package's: whatever it raises is its own
+        raise _plugin_error(point, f"cannot be loaded ({_one_line(error)})") from error
+
+
+def _from_plugin(point: EntryPoint, settings: Settings) -> TileMetric:
+    made = _load(point)
+    if not _is_metric(made):
+        try:
+            made = made(settings)
+        except MetricInputError:
+            raise  # what the plugin refuses, in its own words
+        except Exception as error:
+            raise _plugin_error(point, f"cannot be built ({_one_line(error)})") from error
+    parts = ("name", "unit", "halo", "higher_is_better", "sums", "from_sums")
+    missing = [part for part in parts if not hasattr(made, part)]
+    if missing:
+        raise _plugin_error(point, f"is no metric: it has no {', '.join(missing)}")
+    return cast(TileMetric, made)
+
+
+def _is_metric(loaded: Any) -> bool:
+    """Whether a plugin is a metric already, and not what makes one."""
+    return hasattr(loaded, "sums") and not isinstance(loaded, type)
+
+
+def _plugin_error(point: EntryPoint, what: str) -> PluginError:
+    package = point.dist.name if point.dist is not None else "its package"
+    return PluginError(
+        f"metric {point.name!r}: {point.value} {what}; update or uninstall {package}"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
