@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..radiometry import PRESETS, RadiometryOptions
 
@@ -128,6 +129,19 @@ def step_log(steps: int) -> Callable[[int, dict[str, float]], None]:
             stderr.print(f"step {step}/{steps}  {shown}", soft_wrap=True)
 
     return report
+
+
+def progress() -> Progress:
+    """A bar on stderr, if that is a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    )
 
 
 def plain(value: Any) -> Any:

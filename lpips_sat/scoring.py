@@ -234,8 +234,14 @@ def _settings(pair: RasterPair, metrics: Sequence[TileMetric]) -> dict[str, Any]
         "ref_radiometry": pair.ref_radiometry.describe(),
     }
     for metric in metrics:
-        found.update(getattr(metric, "settings", {}))
-        if isinstance(metric, LPIPSSat):
-            found["composite"] = list(metric.to_input.composite)
-            found["weights"] = {k: metric.card.get(k) for k in ("name", "version", "sha256")}
+        found.update(metric_settings(metric))
+    return found
+
+
+def metric_settings(metric: TileMetric) -> dict[str, Any]:
+    """What a metric's values depend on, besides the images."""
+    found = dict(getattr(metric, "settings", {}))
+    if isinstance(metric, LPIPSSat):
+        found["composite"] = list(metric.to_input.composite)
+        found["weights"] = {k: metric.card.get(k) for k in ("name", "version", "sha256")}
     return found
