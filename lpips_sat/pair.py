@@ -105,12 +105,15 @@ class RasterPair:
         """What the values are, the same for both: "reflectance" or "display"."""
         return self._ref.radiometry.kind
 
-    def tiles(self, size: int = 512, halo: int = 0, align: int = 1) -> Iterator[Tile]:
+    def tiles(
+        self, size: int = 512, halo: int = 0, align: int = 1, rows: slice = slice(None)
+    ) -> Iterator[Tile]:
         """Iterate the image in cores of `size` px, row by row, each with `halo` px around it.
 
         The halo is rounded up to a multiple of `align` and `size` must be one, so that every
         array starts at a multiple of `align`: a network of that stride sees the same phase in a
         tile as in the whole image. Cores partition the image; those at its end may be small.
+        `rows` picks rows of tiles, the first being row 0.
         """
         if size < 1 or align < 1 or halo < 0 or size % align:
             raise MetricInputError(
@@ -118,7 +121,7 @@ class RasterPair:
                 f"halo={halo}, align={align}"
             )
         margin = -(-halo // align) * align
-        for row in range(0, self.grid.height, size):
+        for row in range(0, self.grid.height, size)[rows]:
             for col in range(0, self.grid.width, size):
                 yield self._tile(row, col, size, margin)
 

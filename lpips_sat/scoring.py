@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +28,8 @@ from .tiled import INPUT_UNITS, TileMetric
 # Side of a tile's core in pixels. With LPIPS-Sat's halo, 96 px after alignment, a tile has
 # (960 / 768)^2 = 1.56 times the pixels of its core; a larger one saves work and takes memory.
 TILE = 768
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,35 +85,16 @@ def score_pair(
         RadiometryError: more than 1 % of a tile's pixels are outside the declared range.
         LpipsSatError: not a single pixel is valid in both images.
     """
-    _check_fit(pair, metrics, map_writer)
-    began, valid_pixels = time.perf_counter(), 0
-    totals: list[Tensor | int] = [0] * len(metrics)
-    halo = max((m.halo for m in metrics), default=0)
-    align = math.lcm(*(getattr(m, "align", 1) for m in metrics))
-    for piece in pair.tiles(size=tile, halo=halo, align=align):
-        check_range(piece.pred, piece.valid, pair.pred_radiometry, source="the prediction")
-        check_range(piece.ref, piece.valid, pair.ref_radiometry, source="the reference")
-        here = int((piece.valid & piece.core).sum())
-        if here:  # an empty tile adds nothing, and the map is NaN where nothing is written
-            with torch.inference_mode():
-                for i, metric in enumerate(metrics):
-                    totals[i] = totals[i] + _tile_sums(metric, piece, map_writer)
-        valid_pixels += here
-        progress(piece.height * piece.width)
-    if not valid_pixels:
-        raise LpipsSatError(
-            "no pixel is valid in both images (nodata, NaN, alpha and mask together leave nothing)"
-        )
-    scores = [
-        Score(
-            m.name,
-            float(m.from_sums(total)),
-            pair.kind if m.unit == INPUT_UNITS else m.unit,
-            m.higher_is_better,
-        )
-        for m, total in zip(metrics, totals, strict=True)
-        if isinstance(total, Tensor)
-    ]
+    began = time.perf_counter()
+
+    def counted() -> Iterator[TileSums]:
+        for piece in pieces:
+            yield piece
+            progress(piece.height * piece.width)
+
+    with closing(tile_sums(pair, metrics, tile=tile, map_writer=map_writer)) as pieces:
+        valid_pixels, sums = add_up(counted())
+    scores = finish(metrics, valid_pixels, sums, pair.kind)
     pixels = pair.grid.width * pair.grid.height
     return PairResult(
         scores,
@@ -120,6 +105,90 @@ def score_pair(
         time.perf_counter() - began,
         _settings(pair, metrics),
     )
+
+
+@dataclass(frozen=True)
+class TileSums:
+    """What a tile adds: its core, how many of its pixels count, and each metric's sums.
+
+    There are no sums where no pixel counts.
+    """
+
+    row: int
+    col: int
+    height: int
+    width: int
+    valid: int
+    sums: tuple[Tensor, ...]
+
+
+def tile_sums(
+    pair: RasterPair,
+    metrics: Sequence[TileMetric],
+    *,
+    tile: int = TILE,
+    rows: slice = slice(None),
+    map_writer: MapWriter | None = None,
+) -> Generator[TileSums]:
+    """Compute tile after tile, reading the next one meanwhile; see `score_pair`.
+
+    rows: which rows of tiles, counted in tiles. Close it before the pair is closed.
+    """
+    _check_fit(pair, metrics, map_writer)
+    halo = max((m.halo for m in metrics), default=0)
+    align = math.lcm(*(getattr(m, "align", 1) for m in metrics))
+    with closing(read_ahead(pair.tiles(size=tile, halo=halo, align=align, rows=rows))) as pieces:
+        for piece in pieces:
+            check_range(piece.pred, piece.valid, pair.pred_radiometry, source="the prediction")
+            check_range(piece.ref, piece.valid, pair.ref_radiometry, source="the reference")
+            here = int((piece.valid & piece.core).sum())
+            sums: tuple[Tensor, ...] = ()
+            if here:  # an empty tile adds nothing, and the map is NaN where nothing is written
+                with torch.inference_mode():
+                    sums = tuple(_tile_sums(metric, piece, map_writer) for metric in metrics)
+            yield TileSums(piece.row, piece.col, piece.height, piece.width, here, sums)
+
+
+def add_up(pieces: Iterable[TileSums]) -> tuple[int, tuple[Tensor, ...]]:
+    """Pixels that count in all pieces, and each metric's sums over them (none if none counts)."""
+    valid, totals = 0, ()
+    for piece in pieces:
+        valid += piece.valid
+        if piece.sums and totals:
+            totals = tuple(a + b for a, b in zip(totals, piece.sums, strict=True))
+        else:
+            totals = totals or piece.sums
+    return valid, totals
+
+
+def finish(
+    metrics: Sequence[TileMetric], valid: int, sums: Sequence[Tensor], kind: str
+) -> list[Score]:
+    """Turn sums into scores; LpipsSatError if not a single pixel counted."""
+    if not valid:
+        raise LpipsSatError(
+            "no pixel is valid in both images (nodata, NaN, alpha and mask together leave nothing)"
+        )
+    return [
+        Score(
+            m.name,
+            float(m.from_sums(total)),
+            kind if m.unit == INPUT_UNITS else m.unit,
+            m.higher_is_better,
+        )
+        for m, total in zip(metrics, sums, strict=True)
+    ]
+
+
+def read_ahead(items: Iterator[T]) -> Generator[T]:
+    """Give items one by one while a thread makes the next; only that thread touches the source."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        end = object()
+        coming = reader.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, items, end)
+            yield item
+            del item  # frees it before the one after next is read
 
 
 def _tile_sums(metric: TileMetric, tile: Tile, map_writer: MapWriter | None) -> Tensor:
@@ -165,8 +234,14 @@ def _settings(pair: RasterPair, metrics: Sequence[TileMetric]) -> dict[str, Any]
         "ref_radiometry": pair.ref_radiometry.describe(),
     }
     for metric in metrics:
-        found.update(getattr(metric, "settings", {}))
-        if isinstance(metric, LPIPSSat):
-            found["composite"] = list(metric.to_input.composite)
-            found["weights"] = {k: metric.card.get(k) for k in ("name", "version", "sha256")}
+        found.update(metric_settings(metric))
+    return found
+
+
+def metric_settings(metric: TileMetric) -> dict[str, Any]:
+    """What a metric's values depend on, besides the images."""
+    found = dict(getattr(metric, "settings", {}))
+    if isinstance(metric, LPIPSSat):
+        found["composite"] = list(metric.to_input.composite)
+        found["weights"] = {k: metric.card.get(k) for k in ("name", "version", "sha256")}
     return found
