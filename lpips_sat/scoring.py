@@ -21,6 +21,7 @@ from . import __version__
 from .errors import LpipsSatError, MetricInputError
 from .lpips import LPIPSSat
 from .pair import RasterPair, Tile
+from .perceptual import NetworkMetric
 from .radiometry import check_range
 from .raster import MapWriter
 from .tiled import INPUT_UNITS, TileMetric
@@ -135,17 +136,21 @@ def tile_sums(
     rows: which rows of tiles, counted in tiles. Close it before the pair is closed.
     """
     _check_fit(pair, metrics, map_writer)
-    halo = max((m.halo for m in metrics), default=0)
-    align = math.lcm(*(getattr(m, "align", 1) for m in metrics))
-    with closing(read_ahead(pair.tiles(size=tile, halo=halo, align=align, rows=rows))) as pieces:
+    check_tile(tile, metrics)
+    halo = max((_halo(m) for m in metrics), default=0)
+    with closing(read_ahead(pair.tiles(size=tile, halo=halo, rows=rows))) as pieces:
         for piece in pieces:
             check_range(piece.pred, piece.valid, pair.pred_radiometry, source="the prediction")
             check_range(piece.ref, piece.valid, pair.ref_radiometry, source="the reference")
+            if piece.lr is not None and pair.lr_radiometry is not None:
+                known = piece.lr.isfinite().all(dim=1, keepdim=True)
+                lr = piece.lr.nan_to_num(0)
+                check_range(lr, known, pair.lr_radiometry, source="the low-resolution image")
             here = int((piece.valid & piece.core).sum())
             sums: tuple[Tensor, ...] = ()
             if here:  # an empty tile adds nothing, and the map is NaN where nothing is written
                 with torch.inference_mode():
-                    sums = tuple(_tile_sums(metric, piece, map_writer) for metric in metrics)
+                    sums = _all_sums(metrics, piece, map_writer)
             yield TileSums(piece.row, piece.col, piece.height, piece.width, here, sums)
 
 
@@ -191,11 +196,38 @@ def read_ahead(items: Iterator[T]) -> Generator[T]:
             del item  # frees it before the one after next is read
 
 
+def check_tile(tile: int, metrics: Sequence[TileMetric]) -> None:
+    """Refuse a side of tiles that is no multiple of what the metrics are aligned to."""
+    align = math.lcm(*(getattr(metric, "align", 1) for metric in metrics))
+    if tile < 1 or tile % align:
+        raise MetricInputError(
+            f"the side of a tile must be a multiple of {align} px, got {tile}: pass --tile-size"
+        )
+
+
+def _halo(metric: TileMetric) -> int:
+    """A metric's halo, enlarged so that its array begins where the metric is aligned."""
+    align = getattr(metric, "align", 1)
+    return int(-(-metric.halo // align) * align)
+
+
+def _all_sums(
+    metrics: Sequence[TileMetric], tile: Tile, map_writer: MapWriter | None
+) -> tuple[Tensor, ...]:
+    """Every metric's sums; metrics made from the same sums share the work."""
+    done: dict[Callable[..., Tensor], Tensor] = {}
+    for metric in metrics:
+        if metric.sums not in done:
+            done[metric.sums] = _tile_sums(metric, tile, map_writer)
+    return tuple(done[metric.sums] for metric in metrics)
+
+
 def _tile_sums(metric: TileMetric, tile: Tile, map_writer: MapWriter | None) -> Tensor:
     """One metric on one tile, cut to the halo it needs; writes the map on the way."""
-    align = getattr(metric, "align", 1)
-    part = tile.cut(-(-metric.halo // align) * align)
+    part = tile.cut(_halo(metric))
     given = {"valid": part.valid, "core": part.core}
+    if getattr(metric, "needs_lr", False):
+        return metric.sums(part.pred, part.ref, lr=part.lr, **given)
     if map_writer is None or not isinstance(metric, LPIPSSat):
         return metric.sums(part.pred, part.ref, **given)
     distance, sums = metric.map_and_sums(part.pred, part.ref, **given)
@@ -208,16 +240,20 @@ def _check_fit(
 ) -> None:
     """Refuse metrics made for other images, images too small, and a map of nothing."""
     for metric in metrics:
-        if isinstance(metric, LPIPSSat) and (
+        if isinstance(metric, LPIPSSat | NetworkMetric) and (
             metric.to_input.bands != pair.bands or metric.to_input.kind != pair.kind
         ):
             made, has = metric.to_input, f"{', '.join(pair.bands)} as {pair.kind}"
             raise MetricInputError(
-                f"LPIPSSat was made for {', '.join(made.bands)} as {made.kind}, the pair holds "
-                f"{has}: use LPIPSSat(bands=pair.bands, radiometry=pair.kind)"
+                f"{metric.name} was made for {', '.join(made.bands)} as {made.kind}, the pair "
+                f"holds {has}: use {type(metric).__name__}(bands=pair.bands, radiometry=pair.kind)"
             )
     side = min(pair.grid.width, pair.grid.height)
     for metric in metrics:
+        if getattr(metric, "needs_lr", False) and pair.lr_factor is None:
+            raise MetricInputError(
+                f"{metric.name} needs the low-resolution image: open_pair(..., lr_path=FILE)"
+            )
         needed = getattr(metric, "min_size", 2 * metric.halo + 1)
         if side < needed:
             raise MetricInputError(

@@ -17,6 +17,7 @@ from typing import Any, cast
 from . import tiled
 from .errors import MetricInputError, PluginError, UnknownMetricError
 from .lpips import LPIPSSat
+from .opensr import opensr
 from .perceptual import DISTS, LPIPS
 from .radiometry import Kind
 from .tiled import TileMetric
@@ -31,7 +32,9 @@ class Settings:
     bands: names of the channels in order; radiometry: "reflectance" or "display"; data_range: R of
     PSNR and SSIM, in the units of the images; factor: LR GSD / HR GSD, None = not said; composite:
     three bands for the networks to look at, None = the usual ones; weights: a metric's name -> the
-    name or the local path of its weights.
+    name or the local path of its weights; lr_factor: by how much the images are finer than the
+    low-resolution one that comes with them, None = there is none; gsd: side of a pixel in metres,
+    None = unknown.
     """
 
     bands: tuple[str, ...]
@@ -40,6 +43,8 @@ class Settings:
     factor: float | None = None
     composite: Sequence[str] | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
+    lr_factor: int | None = None
+    gsd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Entry:
 NEEDS: dict[str, tuple[Callable[[Settings], bool], str]] = {
     "two bands": (lambda s: len(s.bands) > 1, "needs two bands or more"),
     "factor": (lambda s: s.factor is not None, "needs --factor"),
+    "lr": (lambda s: s.lr_factor is not None, "needs --lr"),
+    "gsd": (lambda s: s.gsd is not None, "needs square pixels in metres"),
 }
 
 
@@ -75,6 +82,21 @@ def _lpips_sat(settings: Settings) -> LPIPSSat:
 
 def _ergas(settings: Settings) -> TileMetric:
     return tiled.ergas(ratio=1 / cast(float, settings.factor))
+
+
+def _opensr(name: str, about: str) -> Entry:
+    return Entry(about, lambda s: opensr(name, factor=cast(int, s.lr_factor)), needs=("lr",))
+
+
+OPENSR = {
+    "reflectance": "difference from the input, input units; lower is better",
+    "spectral": "spectral angle to the input, degrees; lower is better",
+    "spatial": "shift from the input, LR px; lower is better",
+    "synthesis": "how much is added to the input, input units; higher is better",
+    "improvement": "share of what is added that is right; higher is better",
+    "omission": "share of the truth that is left out; lower is better",
+    "hallucination": "share of what is added that is invented; lower is better",
+}
 
 
 def _perceptual(name: str, make: Callable[..., TileMetric]) -> Callable[[Settings], TileMetric]:
@@ -118,6 +140,16 @@ METRICS: dict[str, Entry] = {
         "structure and texture in VGG16, made for photographs; lower is better",
         _perceptual("dists", DISTS),
     ),
+    "mtf": Entry(
+        "frequency at which spectral energy falls to half, cycles/px; higher is better",
+        lambda s: tiled.mtf(),
+    ),
+    "effective-gsd": Entry(
+        "pixel size that would suffice for this frequency, m; lower is better",
+        lambda s: tiled.effective_gsd(gsd=cast(float, s.gsd)),
+        needs=("gsd",),
+    ),
+    **{f"opensr-{name}": _opensr(name, about) for name, about in OPENSR.items()},
 }
 
 SUITES: dict[str, tuple[str, ...]] = {
@@ -125,6 +157,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "fidelity": ("mae", "rmse", "psnr", "ssim"),
     "perceptual": ("lpips-sat", "lpips-alex", "lpips-vgg", "dists"),
     "spectral": ("sam", "ergas"),
+    "opensr": tuple(name for name in METRICS if name.startswith("opensr-")),
 }
 
 
@@ -137,6 +170,8 @@ def suite(
     factor: float | None = None,
     composite: Sequence[str] | None = None,
     weights: Mapping[str, str] | None = None,
+    lr_factor: int | None = None,
+    gsd: float | None = None,
 ) -> list[TileMetric]:
     """Build the metrics of a suite for images with these bands; what does not apply is left out.
 
@@ -147,10 +182,15 @@ def suite(
     ``fidelity``          mae rmse psnr ssim                            is each value right
     ``perceptual``        lpips-sat lpips-alex lpips-vgg dists          does it look right
     ``spectral``          sam ergas                                     are the spectra right
+    ``opensr``            opensr-reflectance opensr-spectral            does it keep to its input,
+                          opensr-spatial opensr-synthesis               and is what it adds right
+                          opensr-improvement opensr-omission
+                          opensr-hallucination
     ====================  ============================================  =========================
 
     The networks of LPIPS and DISTS are downloaded once, 240 MB and 550 MB, or read from `weights`.
-    Without ``factor`` there is no ERGAS, with one band no SAM; `left_out` says so in words.
+    Without ``factor`` there is no ERGAS, with one band no SAM, without ``lr_factor`` no opensr;
+    `left_out` says so in words.
 
     Args:
         name: a key of `SUITES`.
@@ -160,11 +200,15 @@ def suite(
         factor: LR GSD / HR GSD, which ERGAS needs.
         composite: three bands for LPIPS-Sat to look at, if not the usual ones.
         weights: a metric's name -> the name or the local path of its weights.
+        lr_factor: by how much the images are finer than the low-resolution one beside them.
+        gsd: side of a pixel in metres.
 
     Raises:
         UnknownMetricError: no suite of that name, or no metric of it applies.
     """
-    settings = Settings(tuple(bands), radiometry, data_range, factor, composite, weights or {})
+    settings = Settings(
+        tuple(bands), radiometry, data_range, factor, composite, weights or {}, lr_factor, gsd
+    )
     return build(members(name, settings), settings)
 
 

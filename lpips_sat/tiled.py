@@ -7,7 +7,7 @@ on, the sums of disjoint cores add up to those of the whole. `LPIPSSat` keeps it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,6 +16,10 @@ from torch import Tensor
 from .functional._inputs import check_data_range
 from .functional.ergas import check_ratio, ergas_from_sums, ergas_sums
 from .functional.mae import mae_from_sums, mae_sums
+from .functional.mtf import HALO as MTF_HALO
+from .functional.mtf import STEP as MTF_STEP
+from .functional.mtf import WINDOW as MTF_WINDOW
+from .functional.mtf import effective_gsd_from_sums, mtf_from_sums, mtf_sums
 from .functional.psnr import psnr_from_sums, psnr_sums
 from .functional.rmse import rmse_from_sums, rmse_sums
 from .functional.sam import sam_from_sums, sam_sums
@@ -29,7 +33,8 @@ class TileMetric(Protocol):
     """What scoring needs of a metric.
 
     Optional: `align` (see `RasterPair.tiles`), `min_size` (the least side of an image in pixels, by
-    default 2 halo + 1) and `settings` (a mapping that reports show).
+    default 2 halo + 1), `settings` (a mapping that reports show) and `needs_lr` (`sums` is also
+    given `lr`, the low-resolution image under the core, NaN where invalid).
     """
 
     @property
@@ -70,6 +75,7 @@ class Tiled:
     align: int = 1
     min_size: int = 1
     settings: Mapping[str, float] = field(default_factory=dict)
+    needs_lr: bool = False
 
 
 def mae() -> Tiled:
@@ -93,6 +99,28 @@ def ssim(*, data_range: float) -> Tiled:
     given: dict[str, Any] = {"data_range": check_data_range(data_range)}
     sums = partial(ssim_sums, **given)
     return Tiled("SSIM", "", True, sums, ssim_from_sums, halo=HALO, min_size=WINDOW, settings=given)
+
+
+def mtf() -> Tiled:
+    """Frequency up to which an image resolves, see `functional.mtf`."""
+    return Tiled(
+        "MTF",
+        "cycles/px",
+        True,
+        mtf_sums,
+        mtf_from_sums,
+        halo=MTF_HALO,
+        align=MTF_STEP,
+        min_size=MTF_WINDOW,
+    )
+
+
+def effective_gsd(*, gsd: float) -> Tiled:
+    """The pixel size in metres that would suffice, see `functional.effective_gsd`."""
+    given: dict[str, Any] = {"gsd": gsd}
+    from_sums = partial(effective_gsd_from_sums, **given)
+    named = replace(mtf(), name="effective-GSD", unit="m", higher_is_better=False)
+    return replace(named, from_sums=from_sums, settings=given)
 
 
 def sam() -> Tiled:

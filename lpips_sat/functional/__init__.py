@@ -12,9 +12,24 @@ memory is scored with the same maths:
 
 from .ergas import ergas
 from .mae import mae
+from .mtf import effective_gsd, mtf, spectral_energy
+from .opensr import consistency, correctness, synthesis
 from .psnr import psnr
 from .rmse import rmse
 from .sam import sam
 from .ssim import ssim
 
-__all__ = ["ergas", "mae", "psnr", "rmse", "sam", "ssim"]
+__all__ = [
+    "consistency",
+    "correctness",
+    "effective_gsd",
+    "ergas",
+    "mae",
+    "mtf",
+    "psnr",
+    "rmse",
+    "sam",
+    "spectral_energy",
+    "ssim",
+    "synthesis",
+]

@@ -107,6 +107,11 @@ def mtf_from_sums(sums: Tensor) -> Tensor:
     return torch.where(crossed, found, frequency[-1])
 
 
+def effective_gsd_from_sums(sums: Tensor, *, gsd: float) -> Tensor:
+    """Return the pixel sizes (N,) that would suffice, in the unit of `gsd`, of `mtf_sums`."""
+    return effective_gsd(mtf_from_sums(sums), gsd=gsd)
+
+
 def _ratio(sums: Tensor) -> Tensor:
     ours, theirs, level = sums.split([RINGS, RINGS, 1], dim=1)
     return ratio_or_nan(ours, torch.where(theirs > ROUNDING * level, theirs, 0))
