@@ -6,16 +6,21 @@ around each tile, where the image goes on, the sums of disjoint cores add up to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from . import tiled
+from . import perceptual, tiled
+from .backbones.imagenet import Net
 from .errors import MetricInputError
 from .functional._inputs import check_min_size
 from .functional.cpsnr import MAX_SHIFT
+from .outputs import StrPath
+from .perceptual import NetworkMetric
+from .radiometry import Kind
 from .validity import ratio_or_nan
 
 
@@ -35,8 +40,9 @@ class ImageMetric(Metric):
     count: Tensor
     undefined: Tensor
 
-    def __init__(self, metric: tiled.Tiled, **kwargs: Any) -> None:
+    def __init__(self, metric: tiled.Tiled | NetworkMetric, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.metric = metric  # a network becomes a submodule, and moves with this one
         self.name, self.unit, self.halo = metric.name, metric.unit, metric.halo
         self.min_size, self.align = metric.min_size, metric.align
         self.sums, self.from_sums = metric.sums, metric.from_sums
@@ -178,6 +184,47 @@ class ERGAS(ImageMetric):
 
     def __init__(self, *, ratio: float, **kwargs: Any) -> None:
         super().__init__(tiled.ergas(ratio=ratio), **kwargs)
+
+
+class LPIPS(ImageMetric):
+    """Learned perceptual image patch similarity, see `perceptual.LPIPS` for the arguments."""
+
+    higher_is_better = False
+
+    def __init__(
+        self,
+        net: Net = "alex",
+        *,
+        weights: StrPath | None = None,
+        radiometry: Kind = "reflectance",
+        bands: Sequence[str] = ("B04", "B03", "B02"),
+        composite: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        network = perceptual.LPIPS(
+            net, weights=weights, radiometry=radiometry, bands=bands, composite=composite
+        )
+        super().__init__(network, **kwargs)
+
+
+class DISTS(ImageMetric):
+    """Deep image structure and texture similarity, see `perceptual.DISTS` for the arguments."""
+
+    higher_is_better = False
+
+    def __init__(
+        self,
+        *,
+        weights: StrPath | None = None,
+        radiometry: Kind = "reflectance",
+        bands: Sequence[str] = ("B04", "B03", "B02"),
+        composite: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        network = perceptual.DISTS(
+            weights=weights, radiometry=radiometry, bands=bands, composite=composite
+        )
+        super().__init__(network, **kwargs)
 
 
 def _check_finite(sums: Tensor) -> None:

@@ -7,7 +7,7 @@ on, the sums of disjoint cores add up to those of the whole. `LPIPSSat` keeps it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,6 +21,10 @@ from .functional.ergas import check_ratio, ergas_from_sums, ergas_sums
 from .functional.mae import mae_from_sums, mae_sums
 from .functional.ms_ssim import ALIGN, MIN_SIZE, ms_ssim_from_sums, ms_ssim_sums
 from .functional.ms_ssim import HALO as MS_SSIM_HALO
+from .functional.mtf import HALO as MTF_HALO
+from .functional.mtf import STEP as MTF_STEP
+from .functional.mtf import WINDOW as MTF_WINDOW
+from .functional.mtf import effective_gsd_from_sums, mtf_from_sums, mtf_sums
 from .functional.psnr import psnr_bands_from_sums, psnr_from_sums, psnr_sums
 from .functional.q2n import BLOCK, q2n_from_sums, q2n_sums
 from .functional.rmse import rmse_bands_from_sums, rmse_from_sums, rmse_sums
@@ -47,7 +51,9 @@ class TileMetric(Protocol):
     - `settings`: a mapping that reports show;
     - `per_band`: float64 (N, K) -> the scores of the bands (N, C);
     - `known_sums`: sums like `sums` that have to be known of the whole image before; `sums` then
-      takes them as `known=`.
+      takes them as `known=`;
+    - `needs_lr`: `sums` is also given `lr`, the low-resolution image under the core, NaN where
+      invalid.
     """
 
     @property
@@ -90,6 +96,7 @@ class Tiled:
     settings: Mapping[str, float] = field(default_factory=dict)
     per_band: Callable[[Tensor], Tensor] | None = None
     known_sums: Callable[..., Tensor] | None = None
+    needs_lr: bool = False
 
 
 def mae() -> Tiled:
@@ -148,6 +155,28 @@ def cssim(*, data_range: float, max_shift: int = MAX_SHIFT) -> Tiled:
     size = {"halo": max_shift + HALO, "min_size": 2 * max_shift + WINDOW}
     first = partial(cpsnr_sums, **reach)
     return Tiled("cSSIM", "", True, sums, from_sums, settings=given, known_sums=first, **size)
+
+
+def mtf() -> Tiled:
+    """Frequency up to which an image resolves, see `functional.mtf`."""
+    return Tiled(
+        "MTF",
+        "cycles/px",
+        True,
+        mtf_sums,
+        mtf_from_sums,
+        halo=MTF_HALO,
+        align=MTF_STEP,
+        min_size=MTF_WINDOW,
+    )
+
+
+def effective_gsd(*, gsd: float) -> Tiled:
+    """The pixel size in metres that would suffice, see `functional.effective_gsd`."""
+    given: dict[str, Any] = {"gsd": gsd}
+    from_sums = partial(effective_gsd_from_sums, **given)
+    named = replace(mtf(), name="effective-GSD", unit="m", higher_is_better=False)
+    return replace(named, from_sums=from_sums, settings=given)
 
 
 def sam() -> Tiled:

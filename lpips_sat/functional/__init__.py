@@ -17,6 +17,8 @@ from .cssim import cssim
 from .ergas import ergas
 from .mae import mae, mae_per_band
 from .ms_ssim import ms_ssim
+from .mtf import effective_gsd, mtf, spectral_energy
+from .opensr import consistency, correctness, synthesis
 from .psnr import psnr, psnr_per_band
 from .q2n import q2n
 from .rmse import rmse, rmse_per_band
@@ -28,12 +30,16 @@ from .uiqi import uiqi
 __all__ = [
     "bias",
     "bias_per_band",
+    "consistency",
+    "correctness",
     "cpsnr",
     "cssim",
+    "effective_gsd",
     "ergas",
     "mae",
     "mae_per_band",
     "ms_ssim",
+    "mtf",
     "psnr",
     "psnr_per_band",
     "q2n",
@@ -41,6 +47,8 @@ __all__ = [
     "rmse_per_band",
     "sam",
     "scc",
+    "spectral_energy",
     "ssim",
+    "synthesis",
     "uiqi",
 ]
