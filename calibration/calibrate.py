@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import __version__
+from ..backbones.ssl4eo import PUBLISHED
 from ..errors import OutputExistsError, WeightsError
 from ..functional import psnr, ssim
 from ..lpips import CONFIG_FILE, STATE_FILE, LPIPSSat
@@ -26,11 +27,19 @@ from .judgements import VALIDATION_STEP, Judgements
 FILES = {CONFIG_FILE, STATE_FILE, "README.md"}
 
 
-def load_backbone(source: str) -> LPIPSSat:
-    """An uncalibrated metric on the backbone of a pretraining folder, or on one known by name."""
+def load_backbone(source: str, checkpoint: str | None = None) -> LPIPSSat:
+    """An uncalibrated metric on the backbone of a pretraining folder, or on one known by name.
+
+    ``checkpoint``: the weights of an ``ssl4eo-s12-...`` backbone, a file or ``"hub"``.
+    """
     folder = Path(source)
+    if checkpoint is not None and source not in PUBLISHED:
+        raise WeightsError(
+            f"a checkpoint goes with one of {', '.join(PUBLISHED)}, not with {source!r}"
+        )
     if not folder.is_dir():
-        return LPIPSSat(source, radiometry="display")
+        config = None if checkpoint is None else {"checkpoint": checkpoint}
+        return LPIPSSat(source, radiometry="display", backbone_config=config)
     weights = folder / "backbone.safetensors"
     if not weights.is_file():
         raise WeightsError(
@@ -100,19 +109,20 @@ def publish(
         if new.any()
         else {"trials": 0},
         by_group=evaluate.by_group(ours, validation).round(4).to_dict(orient="records"),
+        input=metric.to_input.about,
         **facts,
         **STANDING_FACTS,
     )
+    if "backbone" in metric.card:
+        metric.card["licence"] += f"; backbone: {metric.card['backbone']['licence']}"
     # Judged on display patches; what is saved starts, as LPIPSSat does, with reflectance.
-    metric.config["radiometry"] = "reflectance"
+    metric.config.update(radiometry="reflectance", bands=list(metric.to_input.composite))
     save(metric, out)
     return table
 
 
 # What is true of every metric that this module writes.
 STANDING_FACTS: dict[str, Any] = {
-    "input": "true colours B04, B03, B02 (or a documented composite) over 0.275 reflectance, "
-    "0.55 beyond the red edge; see lpips_sat/composites.py",
     "unit": "1 = the mean score of a x2 bicubic round trip of the calibration patches as the "
     "raters saw them (64 px, stretched for display); a duller scene scores less",
     "raters": "runs of a vision-language model, not people",
