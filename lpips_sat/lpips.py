@@ -25,12 +25,12 @@ from torch.nn import functional as F
 
 from .backbones import build_backbone, saved_config
 from .backbones.base import Backbone
-from .backbones.features import unit_vectors
+from .backbones.features import weighted_distance
 from .composites import input_for
 from .errors import LpipsSatError, WeightsError
 from .functional._inputs import check_min_size, check_pair
 from .radiometry import Kind
-from .validity import FILL_REACH, as_valid, combine, ratio_or_nan, soft_fill
+from .validity import FILL_REACH, as_valid, combine, ratio_or_nan, soft_fill, sum_dtype
 from .weights import WEIGHTS, shipped
 
 MIN_SIZE = 32
@@ -178,7 +178,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
             both = soft_fill(both, torch.cat([valid, valid]))
         dtype = next((p.dtype for p in self.backbone.parameters()), both.dtype)
         features = self.backbone(both.to(dtype).contiguous(memory_format=torch.channels_last))
-        return [_weighted_distance(f, head) for f, head in zip(features, self.heads, strict=True)]
+        return [weighted_distance(f, head) for f, head in zip(features, self.heads, strict=True)]
 
     def _pixel_map(
         self, maps: Sequence[Tensor], valid: Tensor, *, per_layer: bool = False
@@ -196,7 +196,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         for distances, stride in zip(maps, self.strides, strict=True):
             weights = _cell_sums(counted, stride, distances.shape[-2:])
             columns.append((distances.to(weights.dtype) * weights).sum(dim=(1, 2, 3)))
-        columns.append(counted.sum(dim=(1, 2, 3), dtype=_sum_dtype(counted)))
+        columns.append(counted.sum(dim=(1, 2, 3), dtype=sum_dtype(counted)))
         return torch.stack(columns, dim=1)
 
     # -- saving and loading -------------------------------------------------------------------
@@ -274,20 +274,13 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         return model.to(map_location)
 
 
-def _weighted_distance(features: Tensor, head: Tensor) -> Tensor:
-    """Features of pred and ref (2N, C, h, w) -> (N, 1, h, w), always in float32."""
-    x, y = unit_vectors(features.float()).chunk(2)
-    with torch.autocast(features.device.type, enabled=False):
-        return F.conv2d((x - y).square(), head.float()[None, :, None, None])
-
-
 def _cell_sums(mask: Tensor, stride: int, size: torch.Size) -> Tensor:
     """How many pixels of ``mask`` belong to each feature position: float64 (N, 1, h, w).
 
     Pixel i belongs to position i // stride; the last position takes what remains.
     """
     height, width = mask.shape[-2:]
-    padded = F.pad(mask.to(_sum_dtype(mask)), (0, -width % stride, 0, -height % stride))
+    padded = F.pad(mask.to(sum_dtype(mask)), (0, -width % stride, 0, -height % stride))
     cells = F.avg_pool2d(padded, stride) * stride**2
     for axis in (-2, -1):
         rest = cells.narrow(axis, size[axis] - 1, cells.shape[axis] - size[axis] + 1)
@@ -295,11 +288,6 @@ def _cell_sums(mask: Tensor, stride: int, size: torch.Size) -> Tensor:
             [cells.narrow(axis, 0, size[axis] - 1), rest.sum(axis, keepdim=True)], dim=axis
         )
     return cells
-
-
-def _sum_dtype(x: Tensor) -> torch.dtype:
-    """Sums over a whole raster are float64, but on MPS, which has none."""
-    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def _grow(distances: Tensor, stride: int, height: int, width: int) -> Tensor:

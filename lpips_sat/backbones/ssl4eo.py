@@ -10,22 +10,18 @@ for the download.
 from __future__ import annotations
 
 import hashlib
-import pickle
 import textwrap
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import WeightsError
 from .base import Backbone
+from .checkpoints import read_checkpoint
 
 PREFIX = "ssl4eo-s12-"
 HUB = "hub"
@@ -159,10 +155,7 @@ def _find(name: str, checkpoint: str | Path | None) -> Path:
             f"checkpoint (--checkpoint FILE), or checkpoint={HUB!r} to have it downloaded"
         )
     if checkpoint != HUB:
-        path = Path(checkpoint)
-        if not path.is_file():
-            raise WeightsError(f"there is no checkpoint {path}: download {where}")
-        return path
+        return Path(checkpoint)
     try:
         path = Path(
             hf_hub_download(published.repository, published.file, revision=published.revision)
@@ -180,10 +173,12 @@ def _find(name: str, checkpoint: str | Path | None) -> Path:
 
 def _fill(model: nn.Module, path: Path, name: str) -> None:
     """Load a checkpoint; the classifier, if there is one, is left out."""
-    state = {key: value for key, value in _read(path).items() if not key.startswith("fc.")}
+    state = {
+        key: value for key, value in read_checkpoint(path).items() if not key.startswith("fc.")
+    }
     expected = model.state_dict()
     stem = state.get("conv1.weight")
-    if isinstance(stem, Tensor) and stem.shape[1:2] != expected["conv1.weight"].shape[1:2]:
+    if stem is not None and stem.shape[1:2] != expected["conv1.weight"].shape[1:2]:
         other = name.removesuffix("-rgb") if name.endswith("-rgb") else f"{name}-rgb"
         raise WeightsError(
             f"{path} takes {stem.shape[1]} bands, {name} takes "
@@ -191,31 +186,9 @@ def _fill(model: nn.Module, path: Path, name: str) -> None:
         )
     try:
         model.load_state_dict(state)
-    except (RuntimeError, AttributeError) as error:
+    except RuntimeError as error:
         found = ", ".join(list(state)[:3]) or "nothing"
         raise WeightsError(
             f"{path} is not {PUBLISHED[name].network} in torchgeo's layout (conv1.weight, "
             f"bn1.weight, layer1.0.conv1.weight, ...); it holds {len(state)} entries: {found}, ..."
         ) from error
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
-        reason = textwrap.shorten(str(error), 160)
-        raise WeightsError(
-            f"cannot read the checkpoint {path} ({reason}): pass torchgeo's .pth, or .safetensors"
-        ) from error
-    if not isinstance(state, Mapping):
-        raise WeightsError(f"{path} holds a {type(state).__name__}, expected named tensors")
-    return state

@@ -216,9 +216,9 @@ def test_a_failed_download_says_how_to_do_without(monkeypatch):
     [
         (lambda: random_state("resnet18", 13), f"takes 13 bands, {RGB} takes 3: did you mean"),
         (lambda: random_state("resnet50", 3), "is not resnet18 in torchgeo's layout"),
-        (lambda: {"state_dict": {}}, "it holds 1 entries: state_dict"),
-        (lambda: [1, 2], "holds a list, expected named tensors"),
-        (lambda: {"conv1.weight": Path("a class")}, "cannot read the checkpoint"),
+        (lambda: {"epoch": torch.ones(1)}, "it holds 1 entries: epoch"),
+        (lambda: {"state_dict": {}}, "must hold a state dict of named tensors"),
+        (lambda: {"conv1.weight": Path("a class")}, "cannot read the weights"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused_in_one_line(tmp_path, content, message):
@@ -229,11 +229,11 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(tmp_path, content
 
 
 def test_a_file_that_is_absent_or_damaged_is_refused(files, tmp_path):
-    with pytest.raises(WeightsError, match="there is no checkpoint"):
+    with pytest.raises(WeightsError, match="does not exist"):
         load(RGB, tmp_path / "absent.pth")
     for name in ("short.pth", "short.safetensors"):
         (tmp_path / name).write_bytes(files[RGB].read_bytes()[:5000])
-        with pytest.raises(WeightsError, match="cannot read the checkpoint"):
+        with pytest.raises(WeightsError, match="cannot read the weights"):
             load(RGB, tmp_path / name)
 
 
