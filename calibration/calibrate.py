@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import __version__
-from ..backbones.ssl4eo import PUBLISHED
+from ..backbones.ssl4eo import PUBLISHED, RGB
 from ..errors import OutputExistsError, WeightsError
 from ..functional import psnr, ssim
 from ..lpips import CONFIG_FILE, STATE_FILE, LPIPSSat
@@ -25,10 +25,12 @@ from .judgements import VALIDATION_STEP, Judgements
 
 # What LPIPSSat.save_pretrained writes.
 FILES = {CONFIG_FILE, STATE_FILE, "README.md"}
+# What the card of a metric tuned further keeps of the card it started from.
+CARRIED = ("pretraining", "tuning", "backbone")
 
 
 def load_backbone(source: str, checkpoint: str | None = None) -> LPIPSSat:
-    """An uncalibrated metric on the backbone of a pretraining folder, or on one known by name.
+    """A metric to calibrate, from a pretraining folder, a saved metric's folder, or a name.
 
     ``checkpoint``: the weights of an ``ssl4eo-s12-...`` backbone, a file or ``"hub"``.
     """
@@ -40,6 +42,10 @@ def load_backbone(source: str, checkpoint: str | None = None) -> LPIPSSat:
     if not folder.is_dir():
         config = None if checkpoint is None else {"checkpoint": checkpoint}
         return LPIPSSat(source, radiometry="display", backbone_config=config)
+    if (folder / STATE_FILE).is_file():
+        metric = LPIPSSat.from_pretrained(folder, radiometry="display", bands=RGB)
+        metric.card = {k: metric.card[k] for k in CARRIED if k in metric.card}
+        return metric
     weights = folder / "backbone.safetensors"
     if not weights.is_file():
         raise WeightsError(
