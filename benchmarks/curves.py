@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from lpips_sat.calibration.distortions import AIRLIGHT, distort
 
-CHIPS = 32
+CHIPS = 24
 # Cut off all round, so that no pixel is judged that a shift had to invent.
 MARGIN = 6
 SHIFTS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)  # px

@@ -47,13 +47,13 @@ class Settings:
     factor: int = 4
     channels: int = 32
     blocks: int = 4
-    steps: int = 700
+    steps: int = 500
     batch: int = 16
     learning_rate: float = 2e-3
     seeds: tuple[int, ...] = (1, 2, 3)
     tuning_seed: int = 0
-    tuning_chips: int = 96
-    test_chips: int = 128
+    tuning_chips: int = 64
+    test_chips: int = 96
 
 
 class Network(nn.Module):
