@@ -17,20 +17,26 @@ from torch import Tensor
 
 from .. import __version__
 from ..errors import OutputExistsError, WeightsError
-from ..functional import psnr, ssim
 from ..lpips import CONFIG_FILE, STATE_FILE, LPIPSSat
 from . import evaluate, heads
 from .judgements import VALIDATION_STEP, Judgements
 
 # What LPIPSSat.save_pretrained writes.
 FILES = {CONFIG_FILE, STATE_FILE, "README.md"}
+# What the card of shipped weights says of their backbone, for the card of new heads on it.
+INHERITED = ("name", "version", "sha256", "raters", "licence", "pretraining", "tuning")
 
 
 def load_backbone(source: str) -> LPIPSSat:
     """An uncalibrated metric on the backbone of a pretraining folder, or on one known by name."""
     folder = Path(source)
     if not folder.is_dir():
-        return LPIPSSat(source, radiometry="display")
+        metric = LPIPSSat(source, radiometry="display")
+        known = {key: metric.card[key] for key in INHERITED if key in metric.card}
+        metric.card.clear()  # the rest is about the heads, which are fitted anew
+        if known:
+            metric.card["backbone"] = known
+        return metric
     weights = folder / "backbone.safetensors"
     if not weights.is_file():
         raise WeightsError(
@@ -101,7 +107,7 @@ def publish(
         else {"trials": 0},
         by_group=evaluate.by_group(ours, validation).round(4).to_dict(orient="records"),
         **facts,
-        **STANDING_FACTS,
+        **standing_facts(trials),
     )
     # Judged on display patches; what is saved starts, as LPIPSSat does, with reflectance.
     metric.config["radiometry"] = "reflectance"
@@ -109,20 +115,23 @@ def publish(
     return table
 
 
-# What is true of every metric that this module writes.
-STANDING_FACTS: dict[str, Any] = {
-    "input": "true colours B04, B03, B02 (or a documented composite) over 0.275 reflectance, "
-    "0.55 beyond the red edge; see lpips_sat/composites.py",
-    "unit": "1 = the mean score of a x2 bicubic round trip of the calibration patches as the "
-    "raters saw them (64 px, stretched for display); a duller scene scores less",
-    "raters": "runs of a vision-language model, not people",
-    "licence": "Apache-2.0; made from EuroSAT (MIT), PlanetScope Open California "
-    "(CC BY-SA 4.0), NAIP (public domain) and modified Copernicus Sentinel data",
-    "validation": f"trials with id % {VALIDATION_STEP} == 0, never fitted; intervals: 95 %, "
-    "bootstrap over reference images. Votes are held out, scenes are not: the few scenes behind "
-    "the PlanetScope, NAIP and Sentinel-2 trials occur in training trials too (EuroSAT chips "
-    "rarely), and unlabelled patches of the Sentinel-2 scene in pretraining; see unseen_references",
-}
+def standing_facts(trials: Judgements) -> dict[str, str]:
+    """What is true of every metric that this module makes of ``trials``."""
+    about = trials.about
+    held_out = (
+        f"trials with id % {VALIDATION_STEP} == 0, never fitted; intervals: 95 %, bootstrap over "
+        "reference images"
+    )
+    return {
+        "input": "true colours B04, B03, B02 (or a documented composite) over 0.275 reflectance, "
+        "0.55 beyond the red edge; see lpips_sat/composites.py",
+        "unit": "1 = the mean score of a x2 bicubic round trip of the calibration patches as the "
+        f"raters saw them ({trials.ref.shape[1]} px, stretched for display); a duller scene scores "
+        "less",
+        "raters": str(about.get("raters", "not stated by the judgements")),
+        "licence": str(about.get("licence", "not stated by the judgements")),
+        "validation": ". ".join([held_out, *([about["leakage"]] if "leakage" in about else [])]),
+    }
 
 
 def agreements(metric: LPIPSSat, trials: Judgements) -> dict[str, NDArray[np.float64]]:
@@ -130,8 +139,7 @@ def agreements(metric: LPIPSSat, trials: Judgements) -> dict[str, NDArray[np.flo
     distances: dict[str, evaluate.Distance] = {
         "LPIPS-Sat": metric,
         "the same backbone, equal weights": LPIPSSat(metric.backbone, radiometry="display"),
-        "SSIM": _negative(ssim),
-        "PSNR": _negative(psnr),
+        **{name: evaluate.CLASSIC[name] for name in ("SSIM", "PSNR")},
     }
     return {
         label: evaluate.agreement(*evaluate.pair_distances(distance, trials), trials.share_b)
@@ -181,10 +189,3 @@ def save(metric: LPIPSSat, out: Path) -> None:
         beside.replace(out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _negative(similarity: Any) -> evaluate.Distance:
-    def distance(pred: Tensor, ref: Tensor) -> Tensor:
-        return -similarity(pred, ref, data_range=1.0)
-
-    return distance

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     "--judgements",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder with images.npz, trials.csv, votes.csv.",
+    help="A release (images.npz, trials.csv, votes.csv), BAPPS 2AFC folders, or a CSV or Parquet "
+    "table of pairs or of opinion scores.",
 )
 @click.option(
     "--backbone",
     required=True,
-    help="Folder of a pretraining run, or a name such as timm:resnet18.",
+    help="Folder of a pretraining run, or a name: default, timm:resnet18, ...",
 )
 @click.option("--name", help="Name of the weights (default: the last part of --out).")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
@@ -57,10 +58,10 @@ def calibrate(
     if (tune is None) != (eurosat is None):
         raise click.UsageError("--tune and --eurosat go together: clean patches to distort")
     from ..calibration import calibrate as maker
-    from ..calibration.judgements import read_judgements
+    from ..calibration.readers import read_choices
 
     maker.check_folder(out, overwrite=overwrite)
-    metric, trials = maker.load_backbone(backbone), read_judgements(judgements)
+    metric, trials = maker.load_backbone(backbone), read_choices(judgements)
     name = name or out.name
     if tune is None or eurosat is None:
         table = maker.calibrate(metric, trials, name=name, out=out)
