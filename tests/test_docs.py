@@ -23,10 +23,17 @@ def report() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/lpips-sat.md"])
-def test_tables_are_those_of_the_result_files(report, page):
+@pytest.mark.parametrize(
+    ("page", "block"),
+    [
+        ("README.md", "agreement"),
+        ("docs/lpips-sat.md", "agreement"),
+        ("docs/annotate.md", "rebuild"),
+    ],
+)
+def test_tables_are_those_of_the_result_files(report, page, block):
     text = (ROOT / page).read_text()
-    assert "<!-- agreement -->" in text
+    assert f"<!-- {block} -->" in text
     assert report.fill(text) == text, "run `python benchmarks/report.py`"
 
 

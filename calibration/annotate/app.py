@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from secrets import compare_digest
 from typing import Any
@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .export import export_zip
@@ -44,7 +44,6 @@ MAX_SECONDS = 86_400.0
 AHEAD = 2  # pictures of so many trials beyond the next may be fetched in advance
 NONCE = re.compile(r"[A-Za-z0-9_-]{16,64}")
 ANSWERS = {"2afc": ("left", "right"), "jnd": ("same", "different")}
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class RefusedError(HTTPException):
@@ -65,18 +64,18 @@ class Site:
         return [
             Route("/", self.nothing),
             Route("/static/{name}", self.asset),
-            Route("/r/{token}/", self.page("rate.html")),
+            Route("/r/{token}/", self.rate_page),
             Route("/r/{token}/state", self.state),
             Route("/r/{token}/image/{position:int}/{side}", self.image),
             Route("/r/{token}/votes/{position:int}", self.vote, methods=["PUT"]),
             Route("/r/{token}/votes/{position:int}", self.undo, methods=["DELETE"]),
-            Route("/admin/{token}/", self.page("admin.html")),
+            Route("/admin/{token}/", self.admin_page),
             Route("/admin/{token}/progress", self.progress),
             Route("/admin/{token}/raters", self.invite, methods=["POST"]),
             Route("/admin/{token}/export.zip", self.export),
         ]
 
-    # -- pages and their files
+    # -- pages and their files. Handlers that are no coroutines run in a thread, as a whole.
 
     async def nothing(self, request: Request) -> Response:
         """The front door: a study is entered by a personal link only."""
@@ -89,14 +88,15 @@ class Site:
             raise RefusedError(404, "no such file")
         return self._file(name, cache="public, max-age=3600")
 
-    def page(self, name: str) -> Handler:
-        """A handler for the page of a rater or of the organiser."""
+    def rate_page(self, request: Request) -> Response:
+        """The page of a rater."""
+        self._rater(request)
+        return self._file("rate.html")
 
-        async def show(request: Request) -> Response:
-            await (self._rater(request) if name == "rate.html" else self._organiser(request))
-            return self._file(name)
-
-        return show
+    def admin_page(self, request: Request) -> Response:
+        """The page of the organiser."""
+        self._organiser(request)
+        return self._file("admin.html")
 
     def _file(self, name: str, *, status: int = 200, cache: str = "no-store") -> Response:
         headers = {"Cache-Control": cache}
@@ -105,23 +105,23 @@ class Site:
 
     # -- the rater
 
-    async def state(self, request: Request) -> Response:
+    def state(self, request: Request) -> Response:
         """How far the rater is, and what comes next."""
-        return await self._state(await self._rater(request))
+        return self._state(self._rater(request))
 
-    async def image(self, request: Request) -> Response:
+    def image(self, request: Request) -> Response:
         """One picture of a trial that was shown, is shown, or comes next."""
-        rater = await self._rater(request)
+        rater = self._rater(request)
         position, side = _position(request), request.path_params["side"]
-        done, _ = await run_in_threadpool(self.store.progress, rater)
-        item = await run_in_threadpool(self.store.item, rater, position)
+        done, _ = self.store.progress(rater)
+        item = self.store.item(rater, position)
         if item is None or position > done + AHEAD:
             raise RefusedError(404, f"no picture of trial {position} now")
         file = self._picture(item, side)
         if file is None:
             raise RefusedError(404, f"no picture {side[:20]!r}")
         headers = {"Cache-Control": "private, max-age=86400, immutable"}
-        return FileResponse(file, media_type="image/png", headers=headers)
+        return Response(file.read_bytes(), media_type="image/png", headers=headers)
 
     def _picture(self, item: Item, side: str) -> Path | None:
         shown = {"left": "a", "ref": "ref", "right": "b"}
@@ -133,26 +133,27 @@ class Site:
 
     async def vote(self, request: Request) -> Response:
         """Record a vote; the answer comes when it is on disk."""
-        rater = await self._rater(request)
-        position = _position(request)
-        vote = read_vote(await _json(request), position)
-        item = await run_in_threadpool(self.store.item, rater, position)
+        vote = read_vote(await _json(request), _position(request))
+        return await run_in_threadpool(self._record, request, vote)
+
+    def _record(self, request: Request, vote: Vote) -> Response:
+        rater = self._rater(request)
+        item = self.store.item(rater, vote.position)
         if item is not None and vote.answer not in ANSWERS[self.tasks[item.trial]]:
             raise RefusedError(422, f"answer must be one of {ANSWERS[self.tasks[item.trial]]}")
-        new = await _stored(self.store.vote, rater, vote)
-        if not new:
-            log.info("%s: vote on trial %d came twice, recorded once", rater.name, position)
-        return await self._state(rater)
+        if not _stored(self.store.vote, rater, vote):
+            log.info("%s: vote on trial %d came twice, recorded once", rater.name, vote.position)
+        return self._state(rater)
 
-    async def undo(self, request: Request) -> Response:
+    def undo(self, request: Request) -> Response:
         """Take back the last vote."""
-        rater = await self._rater(request)
-        await _stored(self.store.undo, rater, _position(request))
-        return await self._state(rater)
+        rater = self._rater(request)
+        _stored(self.store.undo, rater, _position(request))
+        return self._state(rater)
 
-    async def _state(self, rater: Rater) -> Response:
-        done, total = await run_in_threadpool(self.store.progress, rater)
-        items = [await run_in_threadpool(self.store.item, rater, done + i) for i in range(AHEAD)]
+    def _state(self, rater: Rater) -> Response:
+        done, total = self.store.progress(rater)
+        items = [self.store.item(rater, done + ahead) for ahead in range(AHEAD)]
         coming = [
             {"position": item.position, "task": self.tasks[item.trial]} for item in items if item
         ]
@@ -170,26 +171,29 @@ class Site:
 
     # -- the organiser
 
-    async def progress(self, request: Request) -> Response:
+    def progress(self, request: Request) -> Response:
         """Progress, agreement and speed."""
-        await self._organiser(request)
-        return _no_store(await run_in_threadpool(summary, self.study))
+        self._organiser(request)
+        return _no_store(summary(self.study))
 
     async def invite(self, request: Request) -> Response:
         """Add a rater."""
-        await self._organiser(request)
         body = await _json(request)
+        return await run_in_threadpool(self._invite, request, body)
+
+    def _invite(self, request: Request, body: dict[str, Any]) -> Response:
+        self._organiser(request)
         name = body.get("name")
         if set(body) != {"name"} or not isinstance(name, str) or not _is_name(name.strip()):
             raise RefusedError(422, f"expected a name of 1 to {MAX_NAME} printable characters")
-        token = await _stored(add_rater, self.study, self.store, name.strip())
+        token = _stored(add_rater, self.study, self.store, name.strip())
         return _no_store({"name": name.strip(), "token": token}, 201)
 
-    async def export(self, request: Request) -> Response:
+    def export(self, request: Request) -> Response:
         """The judgements so far, as `lpips-sat annotate export` writes them, in a zip."""
-        await self._organiser(request)
+        self._organiser(request)
         try:
-            data = await run_in_threadpool(export_zip, self.study)
+            data = export_zip(self.study)
         except StudyError as error:
             raise RefusedError(409, str(error)) from error
         headers = {
@@ -200,14 +204,14 @@ class Site:
 
     # -- who asks
 
-    async def _rater(self, request: Request) -> Rater:
-        rater = await run_in_threadpool(self.store.rater, request.path_params["token"])
+    def _rater(self, request: Request) -> Rater:
+        rater = self.store.rater(request.path_params["token"])
         if rater is None:
             raise RefusedError(404, "unknown link")
         return rater
 
-    async def _organiser(self, request: Request) -> None:
-        token = request.path_params["token"].encode()
+    def _organiser(self, request: Request) -> None:
+        token = request.path_params["token"].encode(errors="replace")
         if not compare_digest(token, self.store.admin_token.encode()):
             raise RefusedError(404, "unknown link")
 
@@ -250,10 +254,10 @@ def _is_name(name: str) -> bool:
     return 0 < len(name) <= MAX_NAME and name.isprintable()
 
 
-async def _stored(call: Callable[..., Any], *args: Any) -> Any:
-    """Run a write in a thread; what contradicts the records is a conflict (409)."""
+def _stored(call: Callable[..., Any], *args: Any) -> Any:
+    """Write; what contradicts the records is a conflict (409)."""
     try:
-        return await run_in_threadpool(call, *args)
+        return call(*args)
     except ConflictError as error:
         raise RefusedError(409, str(error)) from error
 

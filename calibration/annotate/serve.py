@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ...errors import MissingDependencyError
 from .store import Store, StudyError
@@ -43,4 +43,5 @@ def serve_study(study: Study, store: Store, opened: socket.socket) -> None:
     config = uvicorn.Config(
         build_app(study, store), log_level="warning", access_log=False, server_header=False
     )
-    uvicorn.Server(config).run(sockets=[opened])
+    with suppress(KeyboardInterrupt):  # uvicorn closes down in order, then hands Ctrl-C on
+        uvicorn.Server(config).run(sockets=[opened])

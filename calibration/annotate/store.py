@@ -175,9 +175,7 @@ class Store:
             "SELECT trial, swapped FROM deal WHERE rater = ? AND position = ?",
             *(rater.id, position),
         )
-        return (
-            Item(rows[0]["position"], rows[0]["trial"], bool(rows[0]["swapped"])) if rows else None
-        )
+        return Item(position, rows[0]["trial"], bool(rows[0]["swapped"])) if rows else None
 
     def vote(self, rater: Rater, vote: Vote) -> bool:
         """Record the vote on the next trial; True if it is new, False if it was recorded just now.

@@ -15,7 +15,7 @@ const SEEN = `seen ${location.pathname}`;
 let state = null; // what the server said last
 let trial = null; // {position, task} that is shown
 let choice = null; // 0 or 1: the first or the second button
-let ready = false; // pictures are there and no answer is on its way
+let ready = false; // pictures are there and no answer is on its way; see wait()
 const clock = { total: 0, since: null }; // seconds during which the trial could be seen
 const view = new View(at('panels'), (k) => { at('zoom').value = `${k}×`; });
 
@@ -90,7 +90,7 @@ async function show() {
   document.title = trial ? `${state.done + 1} of ${state.total}: ${state.title}` : state.title;
   at('status').textContent = trial ? `Trial ${state.done + 1} of ${state.total}` : '';
   if (!trial) return;
-  ready = false;
+  wait(true);
   arrange(trial.task);
   pick(null);
   try {
@@ -102,7 +102,7 @@ async function show() {
     await refresh();
     return;
   }
-  ready = true;
+  wait(false);
   clock.total = 0;
   clock.since = document.hidden ? null : performance.now();
   const next = state.coming[1];
@@ -142,6 +142,12 @@ async function draw({ position, task }) {
   view.reset(state.size);
 }
 
+// Nothing can be answered while pictures load or an answer is on its way.
+function wait(on) {
+  ready = !on;
+  at('trial').setAttribute('aria-busy', String(on));
+}
+
 function pick(next) {
   choice = next;
   at('first').setAttribute('aria-pressed', String(choice === 0));
@@ -166,7 +172,7 @@ function seconds() {
 
 async function send(confidence) {
   if (!ready || choice === null) return;
-  ready = false;
+  wait(true);
   const answer = ANSWERS[trial.task][choice];
   const vote = { answer, confidence, seconds: seconds(), nonce: nonce() };
   localStorage.setItem(PENDING, JSON.stringify({ position: trial.position, vote }));
@@ -179,11 +185,11 @@ async function send(confidence) {
 
 async function undo() {
   if (!state || state.done === 0 || !(ready || !trial)) return;
-  ready = false;
+  wait(true);
   try {
     state = await askUntil(`votes/${state.done - 1}`, { method: 'DELETE' });
   } catch (error) {
-    if (error.status !== 409) { tell(error.message); return; }
+    if (error.status !== 409) { tell(error.message); wait(false); return; }
   }
   await refresh();
   at('status').textContent = `Taken back. ${at('status').textContent}`;

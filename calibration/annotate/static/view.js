@@ -33,10 +33,20 @@ export class View {
     this.ratio = window.devicePixelRatio || 1;
     this.fitted = Math.max(1, Math.floor((Math.min(width, height) * this.ratio) / this.size));
     this.box = this.fitted * this.size; // device pixels
-    for (const view of this.panels.querySelectorAll('.view')) {
+    const views = [...this.panels.querySelectorAll('.view')];
+    for (const view of views) {
+      view.style.left = view.style.top = '0';
       view.style.width = view.style.height = `${this.box / this.ratio}px`;
     }
+    for (const view of views) this.snap(view);
     this.fit();
+  }
+
+  // Start on a whole device pixel, or the browser resamples the edges of the image pixels.
+  snap(view) {
+    const { left, top } = view.getBoundingClientRect();
+    const off = (x) => (Math.round(x * this.ratio) / this.ratio - x);
+    Object.assign(view.style, { left: `${off(left)}px`, top: `${off(top)}px` });
   }
 
   fit() {
