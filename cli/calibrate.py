@@ -66,7 +66,8 @@ def calibrate(
     By default linear heads are fitted on frozen features. With --tune the backbone learns too,
     from the votes and from synthetic patches; the run is kept in OUT.run and resumes when called
     again. Trials with id % 5 == 0 are never learned from; the agreement with those of the first
-    --judgements is printed beside PSNR and SSIM. The folder written loads with LPIPSSat.from_pretrained.
+    --judgements is printed beside PSNR and SSIM. The folder written loads with
+    LPIPSSat.from_pretrained.
     """
     if (tune is None) != (eurosat is None):
         raise click.UsageError("--tune and --eurosat go together: clean patches to distort")

