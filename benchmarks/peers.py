@@ -138,7 +138,7 @@ def torch_state(path: Path) -> dict[str, Tensor]:
 
 
 class ShiftTolerantLpips(nn.Module):
-    """ST-LPIPS (Ghildyal & Liu 2022, doi:10.1007/978-3-031-19797-0_6), from the paper.
+    """ST-LPIPS (Ghildyal & Liu 2022, arXiv:2207.13686), from the paper.
 
     LPIPS whose convolutions have stride 1 and whose pooling is a maximum at stride 1, then a
     binomial blur at stride 2 over a border reflected by 2 px; AlexNet blurs before its first ReLU.
