@@ -24,13 +24,19 @@ from .judgements import VALIDATION_STEP, Judgements
 
 # What LPIPSSat.save_pretrained writes.
 FILES = {CONFIG_FILE, STATE_FILE, "README.md"}
+# What the card of a metric tuned further keeps of the card it started from.
+CARRIED = ("pretraining", "tuning")
 
 
 def load_backbone(source: str) -> LPIPSSat:
-    """An uncalibrated metric on the backbone of a pretraining folder, or on one known by name."""
+    """A metric to calibrate, from a pretraining folder, a saved metric's folder, or a name."""
     folder = Path(source)
     if not folder.is_dir():
         return LPIPSSat(source, radiometry="display")
+    if (folder / STATE_FILE).is_file():
+        metric = LPIPSSat.from_pretrained(folder, radiometry="display")
+        metric.card = {k: metric.card[k] for k in CARRIED if k in metric.card}
+        return metric
     weights = folder / "backbone.safetensors"
     if not weights.is_file():
         raise WeightsError(

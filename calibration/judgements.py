@@ -1,14 +1,15 @@
 """Two-alternative forced-choice judgements: which of A and B looks more like the reference?
 
-A release is a folder with ``images.npz`` (``ref``, ``a``, ``b``: uint8 (n, H, W, 3)),
-``trials.csv`` (what each side shows) and ``votes.csv`` (who chose what). The trials and votes of
-satellite-2afc v1, without images, are part of the package. Its raters are runs of a
-vision-language model, not people.
+A release is a folder with ``images.npz`` (``ref``, ``a``, ``b``: uint8 (n, H, W, 3), trial i in
+place i), ``trials.csv`` (what each side shows) and ``votes.csv`` (who chose what). The trials and
+votes of satellite-2afc v1 and v2, without images, are part of the package. Their raters are runs
+of a vision-language model, not people.
 """
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,16 @@ class Judgements:
     def weight(self) -> NDArray[np.float64]:
         """How much each trial counts in a fit (n,)."""
         return np.where(self.table["confidence"].to_numpy() < 1.5, GUESS_WEIGHT, 1.0)
+
+    @classmethod
+    def join(cls, releases: Sequence[Judgements]) -> Judgements:
+        """Several releases as one; the patches must have one size."""
+        sides = {release.ref.shape[1:] for release in releases}
+        if len(sides) > 1:
+            raise JudgementError(f"releases of different patch sizes: {sorted(sides)}")
+        images = ([getattr(r, side) for r in releases] for side in ("ref", "a", "b"))
+        table = pd.concat([r.table for r in releases], ignore_index=True)
+        return cls(table, *(np.concatenate(side) for side in images))
 
     def split(self) -> tuple[Judgements, Judgements]:
         """(training, validation) trials."""

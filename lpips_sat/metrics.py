@@ -17,6 +17,7 @@ from . import perceptual, tiled
 from .backbones.imagenet import Net
 from .errors import MetricInputError
 from .functional._inputs import check_min_size
+from .functional.cpsnr import MAX_SHIFT
 from .outputs import StrPath
 from .perceptual import NetworkMetric
 from .radiometry import Kind
@@ -83,6 +84,15 @@ class RMSE(ImageMetric):
         super().__init__(tiled.rmse(), **kwargs)
 
 
+class Bias(ImageMetric):
+    """Mean signed error in the units of the input, best at 0, see `functional.bias`."""
+
+    higher_is_better = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.bias(), **kwargs)
+
+
 class PSNR(ImageMetric):
     """Peak signal-to-noise ratio in dB, see `functional.psnr`.
 
@@ -102,6 +112,60 @@ class SSIM(ImageMetric):
 
     def __init__(self, *, data_range: float, **kwargs: Any) -> None:
         super().__init__(tiled.ssim(data_range=data_range), **kwargs)
+
+
+class MSSSIM(ImageMetric):
+    """Multi-scale structural similarity, see `functional.ms_ssim`."""
+
+    higher_is_better = True
+
+    def __init__(self, *, data_range: float, **kwargs: Any) -> None:
+        super().__init__(tiled.ms_ssim(data_range=data_range), **kwargs)
+
+
+class CPSNR(ImageMetric):
+    """PSNR in dB that forgives a shift and an offset, see `functional.cpsnr`."""
+
+    higher_is_better = True
+
+    def __init__(self, *, data_range: float, max_shift: int = MAX_SHIFT, **kwargs: Any) -> None:
+        super().__init__(tiled.cpsnr(data_range=data_range, max_shift=max_shift), **kwargs)
+
+
+class CSSIM(ImageMetric):
+    """SSIM that forgives a shift and an offset, see `functional.cssim`."""
+
+    higher_is_better = True
+
+    def __init__(self, *, data_range: float, max_shift: int = MAX_SHIFT, **kwargs: Any) -> None:
+        super().__init__(tiled.cssim(data_range=data_range, max_shift=max_shift), **kwargs)
+
+
+class UIQI(ImageMetric):
+    """Universal image quality index, see `functional.uiqi`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.uiqi(), **kwargs)
+
+
+class Q2n(ImageMetric):
+    """Hypercomplex quality index of all bands, see `functional.q2n`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.q2n(), **kwargs)
+
+
+class SCC(ImageMetric):
+    """Correlation of fine detail, see `functional.scc`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.scc(), **kwargs)
 
 
 class SAM(ImageMetric):

@@ -115,6 +115,7 @@ METRICS: dict[str, Entry] = {
     "lpips-sat": Entry("perceptual distance for satellite images; lower is better", _lpips_sat),
     "mae": Entry("mean absolute error, input units; lower is better", lambda s: tiled.mae()),
     "rmse": Entry("root mean squared error, input units; lower is better", lambda s: tiled.rmse()),
+    "bias": Entry("mean signed error, input units; best at 0", lambda s: tiled.bias()),
     "psnr": Entry(
         "peak signal-to-noise ratio, dB; higher is better",
         lambda s: tiled.psnr(data_range=s.data_range),
@@ -122,12 +123,27 @@ METRICS: dict[str, Entry] = {
     "ssim": Entry(
         "structural similarity; higher is better", lambda s: tiled.ssim(data_range=s.data_range)
     ),
+    "ms-ssim": Entry(
+        "multi-scale structural similarity; higher is better",
+        lambda s: tiled.ms_ssim(data_range=s.data_range),
+    ),
+    "cpsnr": Entry(
+        "PSNR that forgives a small shift and an offset, dB; higher is better",
+        lambda s: tiled.cpsnr(data_range=s.data_range),
+    ),
+    "cssim": Entry(
+        "SSIM that forgives a small shift and an offset; higher is better",
+        lambda s: tiled.cssim(data_range=s.data_range),
+    ),
+    "scc": Entry("correlation of fine detail; higher is better", lambda s: tiled.scc()),
     "sam": Entry(
         "spectral angle, degrees; lower is better", lambda s: tiled.sam(), needs=("two bands",)
     ),
     "ergas": Entry(
         "relative global error of synthesis; lower is better", _ergas, needs=("factor",)
     ),
+    "uiqi": Entry("universal image quality index; higher is better", lambda s: tiled.uiqi()),
+    "q2n": Entry("quality index of all bands at once; higher is better", lambda s: tiled.q2n()),
     "lpips-alex": Entry(
         "LPIPS with AlexNet, made for photographs; lower is better",
         _perceptual("lpips-alex", partial(LPIPS, "alex")),
@@ -154,9 +170,9 @@ METRICS: dict[str, Entry] = {
 
 SUITES: dict[str, tuple[str, ...]] = {
     "default": ("lpips-sat", "mae", "rmse", "psnr", "ssim", "sam", "ergas"),
-    "fidelity": ("mae", "rmse", "psnr", "ssim"),
-    "perceptual": ("lpips-sat", "lpips-alex", "lpips-vgg", "dists"),
-    "spectral": ("sam", "ergas"),
+    "fidelity": ("mae", "rmse", "bias", "psnr", "ssim", "ms-ssim", "cpsnr", "scc"),
+    "perceptual": ("lpips-sat", "ms-ssim", "lpips-alex", "lpips-vgg", "dists"),
+    "spectral": ("sam", "ergas", "uiqi", "q2n", "bias"),
     "opensr": tuple(name for name in METRICS if name.startswith("opensr-")),
 }
 
@@ -175,22 +191,23 @@ def suite(
 ) -> list[TileMetric]:
     """Build the metrics of a suite for images with these bands; what does not apply is left out.
 
-    ====================  ============================================  =========================
-    suite                 metrics                                       when
-    ====================  ============================================  =========================
-    ``default``           lpips-sat mae rmse psnr ssim sam ergas        to begin with
-    ``fidelity``          mae rmse psnr ssim                            is each value right
-    ``perceptual``        lpips-sat lpips-alex lpips-vgg dists          does it look right
-    ``spectral``          sam ergas                                     are the spectra right
-    ``opensr``            opensr-reflectance opensr-spectral            does it keep to its input,
-                          opensr-spatial opensr-synthesis               and is what it adds right
-                          opensr-improvement opensr-omission
-                          opensr-hallucination
-    ====================  ============================================  =========================
+    ==============  ==============================================  ==========================
+    suite           metrics                                         the question
+    ==============  ==============================================  ==========================
+    ``default``     lpips-sat mae rmse psnr ssim sam ergas          a first look
+    ``fidelity``    mae rmse bias psnr ssim ms-ssim cpsnr scc       is each value right
+    ``perceptual``  lpips-sat ms-ssim lpips-alex lpips-vgg dists    does it look right
+    ``spectral``    sam ergas uiqi q2n bias                         are the spectra right
+    ``opensr``      opensr-reflectance opensr-spectral              does it keep to its input,
+                    opensr-spatial opensr-synthesis                 and is what it adds right
+                    opensr-improvement opensr-omission
+                    opensr-hallucination
+    ==============  ==============================================  ==========================
 
     The networks of LPIPS and DISTS are downloaded once, 240 MB and 550 MB, or read from `weights`.
     Without ``factor`` there is no ERGAS, with one band no SAM, without ``lr_factor`` no opensr;
-    `left_out` says so in words.
+    `left_out` says so in words. cSSIM takes far longer than all others together, so it is in no
+    suite.
 
     Args:
         name: a key of `SUITES`.

@@ -139,14 +139,12 @@ def scores_of(
     metrics = build_metrics(options, *facts_of(facts))
     tiles = [_unpack(tile) for outcome in outcomes for tile in outcome.tiles]
     valid, sums = add_up(tiles)
-    whole = finish(metrics, valid, sums, facts["kind"])
+    kind, bands = facts["kind"], facts["bands"]
+    whole = finish(metrics, valid, sums, kind, bands)
     if not options.tiles:
         height, width = sum(tile.height for tile in tiles), tiles[0].width
         return [(TileSums(0, 0, height, width, valid, sums), whole)]
-    return [
-        (tile, finish(metrics, tile.valid, tile.sums, facts["kind"]) if tile.valid else [])
-        for tile in tiles
-    ]
+    return [(t, finish(metrics, t.valid, t.sums, kind, bands) if t.valid else []) for t in tiles]
 
 
 def facts_of(facts: Mapping[str, Any]) -> tuple[tuple[str, ...], Kind, int | None, float | None]:
