@@ -12,10 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import evidence_page
+
 from lpips_sat.weights import cards
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/lpips-sat.md")
+PAGES = ("README.md", "docs/lpips-sat.md", "docs/evidence.md")
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -72,7 +74,14 @@ def throughput_table() -> str:
             for peer in ("LPIPS-alex", "LPIPS-vgg")
         )
         lines.append(f"| {shape} | {ours} | {ratios} |")
+    memory = found["forward_peak_megabytes"]
     score = found["score"]
+    lines.append("")
+    lines.append(
+        f"Peak memory of a forward pass of {memory['pixels'] / 1e6:.1f} Mpx: "
+        + ", ".join(f"{name} {value} MB" for name, value in memory.items() if name != "pixels")
+        + "."
+    )
     lines.append("")
     lines.append(
         f"`lpips-sat score` on {score['pixels'] / 1e6:.0f} Mpx x {score['bands']} bands, "
@@ -100,6 +109,7 @@ BLOCKS = {
     "knn": knn_sentence,
     "unseen": unseen_sentence,
     "groups": group_table,
+    **evidence_page.BLOCKS,
 }
 
 
@@ -155,6 +165,7 @@ def draw_sample() -> None:
 def main() -> None:
     if "--figures" in sys.argv[1:]:
         draw_sample()
+        evidence_page.draw(ROOT / "docs" / "images")
     for page in PAGES:
         path = ROOT / page
         path.write_text(fill(path.read_text()))

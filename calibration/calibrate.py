@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import __version__
+from ..backbones.ssl4eo import PUBLISHED, RGB
 from ..errors import OutputExistsError, WeightsError
 from ..functional import psnr, ssim
 from ..lpips import CONFIG_FILE, STATE_FILE, LPIPSSat
@@ -25,16 +26,24 @@ from .judgements import VALIDATION_STEP, Judgements
 # What LPIPSSat.save_pretrained writes.
 FILES = {CONFIG_FILE, STATE_FILE, "README.md"}
 # What the card of a metric tuned further keeps of the card it started from.
-CARRIED = ("pretraining", "tuning")
+CARRIED = ("pretraining", "tuning", "backbone")
 
 
-def load_backbone(source: str) -> LPIPSSat:
-    """A metric to calibrate, from a pretraining folder, a saved metric's folder, or a name."""
+def load_backbone(source: str, checkpoint: str | None = None) -> LPIPSSat:
+    """A metric to calibrate, from a pretraining folder, a saved metric's folder, or a name.
+
+    ``checkpoint``: the weights of an ``ssl4eo-s12-...`` backbone, a file or ``"hub"``.
+    """
     folder = Path(source)
+    if checkpoint is not None and source not in PUBLISHED:
+        raise WeightsError(
+            f"a checkpoint goes with one of {', '.join(PUBLISHED)}, not with {source!r}"
+        )
     if not folder.is_dir():
-        return LPIPSSat(source, radiometry="display")
+        config = None if checkpoint is None else {"checkpoint": checkpoint}
+        return LPIPSSat(source, radiometry="display", backbone_config=config)
     if (folder / STATE_FILE).is_file():
-        metric = LPIPSSat.from_pretrained(folder, radiometry="display")
+        metric = LPIPSSat.from_pretrained(folder, radiometry="display", bands=RGB)
         metric.card = {k: metric.card[k] for k in CARRIED if k in metric.card}
         return metric
     weights = folder / "backbone.safetensors"
@@ -106,19 +115,20 @@ def publish(
         if new.any()
         else {"trials": 0},
         by_group=evaluate.by_group(ours, validation).round(4).to_dict(orient="records"),
+        input=metric.to_input.about,
         **facts,
         **STANDING_FACTS,
     )
+    if "backbone" in metric.card:
+        metric.card["licence"] += f"; backbone: {metric.card['backbone']['licence']}"
     # Judged on display patches; what is saved starts, as LPIPSSat does, with reflectance.
-    metric.config["radiometry"] = "reflectance"
+    metric.config.update(radiometry="reflectance", bands=list(metric.to_input.composite))
     save(metric, out)
     return table
 
 
 # What is true of every metric that this module writes.
 STANDING_FACTS: dict[str, Any] = {
-    "input": "true colours B04, B03, B02 (or a documented composite) over 0.275 reflectance, "
-    "0.55 beyond the red edge; see lpips_sat/composites.py",
     "unit": "1 = the mean score of a x2 bicubic round trip of the calibration patches as the "
     "raters saw them (64 px, stretched for display); a duller scene scores less",
     "raters": "runs of a vision-language model, not people",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..outputs import check_output, whole_file
 from . import options
 
 if TYPE_CHECKING:
@@ -26,8 +27,17 @@ if TYPE_CHECKING:
     required=True,
     help="Folder of a pretraining run, or a name such as timm:resnet18.",
 )
+@click.option(
+    "--checkpoint",
+    help="Weights of an ssl4eo-s12-... backbone: a file as torchgeo publishes it, or `hub`.",
+)
 @click.option("--name", help="Name of the weights (default: the last part of --out).")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "--heads",
+    type=click.Path(path_type=Path),
+    help="Write the heads alone to this file too, for others who have the backbone.",
+)
 @click.option(
     "--tune",
     type=click.Path(path_type=Path),
@@ -39,8 +49,10 @@ if TYPE_CHECKING:
 def calibrate(
     judgements: Path,
     backbone: str,
+    checkpoint: str | None,
     name: str | None,
     out: Path,
+    heads: Path | None,
     tune: Path | None,
     eurosat: Path | None,
     download: bool,
@@ -56,11 +68,15 @@ def calibrate(
     """
     if (tune is None) != (eurosat is None):
         raise click.UsageError("--tune and --eurosat go together: clean patches to distort")
+    if tune is not None and checkpoint is not None:
+        raise click.UsageError("--checkpoint fits heads on frozen features; leave out --tune")
     from ..calibration import calibrate as maker
     from ..calibration.judgements import read_judgements
 
     maker.check_folder(out, overwrite=overwrite)
-    metric, trials = maker.load_backbone(backbone), read_judgements(judgements)
+    if heads is not None:
+        check_output(heads, overwrite=overwrite)
+    metric, trials = maker.load_backbone(backbone, checkpoint), read_judgements(judgements)
     name = name or out.name
     if tune is None or eurosat is None:
         table = maker.calibrate(metric, trials, name=name, out=out)
@@ -69,6 +85,9 @@ def calibrate(
         run = out.with_name(f"{out.name}.run")
         facts = _tune(metric, training, tune, run, eurosat, download=download, device=device)
         table = maker.publish(metric, trials, name=name, out=out, **facts)
+    if heads is not None:
+        with whole_file(heads, overwrite=overwrite) as part:
+            metric.save_heads(part)
     click.echo(table.to_string(index=False))
 
 
