@@ -97,10 +97,11 @@ class NumpyUnpickler(pickle.Unpickler):
     """Reads nested dictionaries of numpy arrays and refuses everything else."""
 
     ALLOWED = frozenset({("numpy", "ndarray"), ("numpy", "dtype")})
+    ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and 2
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy.core.multiarray", "_reconstruct"):  # numpy 1's name
-            return np.empty(0).__reduce__()[0]  # the same, whatever numpy calls it now
+        if module in self.ARRAYS and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]
         if (module, name) in self.ALLOWED:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not an array")
