@@ -175,6 +175,19 @@ def test_sets_take_a_folder_or_a_column_of_low_resolution_files(run, files, tmp_
     assert "without --lr" in both.stderr
 
 
+def test_the_torchmetrics_class_is_the_mean_over_images(arrays):
+    sr, hr, lr = (torch.from_numpy(x)[None] for x in arrays)
+    far = torch.roll(sr, 40, dims=3)
+    metric = opensr.OpenSR()
+    metric.update(sr, hr, lr)
+    metric.update(torch.cat([sr, far]), torch.cat([hr, hr]), torch.cat([lr, lr]))
+    one, other = expected(*arrays), expected(far[0], hr[0], lr[0])
+    assert np.isnan(other["spatial"])
+    other["spatial"] = one["spatial"]  # left out of the mean
+    wanted = {name: (2 * one[name] + other[name]) / 3 for name in NAMES}
+    assert {name: x.item() for name, x in metric.compute().items()} == pytest.approx(wanted)
+
+
 def test_the_resolved_frequency_is_told_in_metres_too(run, files, arrays):
     sr, hr, _ = files
     found = by_name(run("score", sr, hr, "--metrics", "mtf,effective-gsd", "--json"))
