@@ -96,7 +96,7 @@ def score(
     """
     how = SetRun(**{name: said.pop(name) for name in SetRun.__annotations__})
     scoring = _options(**said, tiles=how.tiles, tile=how.tile_size)
-    if how.asked_for or ref is None or Path(pred).is_dir() or Path(ref).is_dir():
+    if how.asked_for or ref is None or (Path(pred).is_dir() and Path(ref).is_dir()):
         if map_path is not None:
             raise click.UsageError("--map draws one pair of rasters, not a set")
         score_pairs(pred, ref, mask, lr, scoring, how, as_json=as_json, overwrite=overwrite)

@@ -29,6 +29,7 @@ Follow = Callable[[Task, Outcome], Iterable[Task]]
 Done = Generator[tuple[Task, Outcome]]
 # Tasks in flight for each worker: enough that none waits for the next one.
 AHEAD = 3
+CONNECT_SECONDS = 10
 
 
 def run_tasks(
@@ -51,7 +52,7 @@ def run_tasks(
             pool, size = _cluster(stack, dask)
         else:
             pool, size = stack.enter_context(_processes(workers)), workers
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+            stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         yield from _elsewhere(pool, AHEAD * size, tasks, follow)
 
 
@@ -144,10 +145,12 @@ def _cluster(stack: ExitStack, address: str) -> tuple[Any, int]:
             "--dask needs the package distributed: pip install 'lpips-sat[distributed]'"
         ) from error
     try:
-        client = stack.enter_context(Client(address, timeout="10s", set_as_default=False))
+        client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS, set_as_default=False))
     except (OSError, ValueError) as error:
         raise LpipsSatError(
             f"cannot reach a dask scheduler at {address} ({error}): expected an address such as "
             "tcp://host:8786"
         ) from error
-    return client.get_executor(pure=False), max(4, sum(client.nthreads().values()))
+    pool = client.get_executor(pure=False)
+    stack.callback(pool.shutdown, wait=False)  # which cancels what is under way
+    return pool, max(4, sum(client.nthreads().values()))

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from .errors import ResultsError
 from .outputs import StrPath
 
@@ -75,17 +73,15 @@ def items_of_manifest(path: StrPath) -> list[Item]:
     pair (default: the stem of ref). Relative paths begin at the manifest's folder.
     """
     source = Path(path)
-    table = _read(source)
-    unknown = [name for name in table if name not in REQUIRED + OPTIONAL]
-    missing = [name for name in REQUIRED if name not in table]
+    columns, rows = _read(source)
+    unknown = [name for name in columns if name not in REQUIRED + OPTIONAL]
+    missing = [name for name in REQUIRED if name not in columns]
     if unknown or missing:
         raise ResultsError(
             f"{source}: expected the columns pred, ref and any of {', '.join(OPTIONAL)}; "
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
         )
-    items = [
-        _item(row, source, number) for number, row in enumerate(table.to_dict("records"), start=1)
-    ]
+    items = [_item(row, source, number) for number, row in enumerate(rows, start=1)]
     if not items:
         raise ResultsError(f"{source} lists no pair")
     twice = [name for name, count in Counter(item.id for item in items).items() if count > 1]
@@ -123,24 +119,30 @@ def _images(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read(source: Path) -> pd.DataFrame:
+def _read(source: Path) -> tuple[list[str], list[dict[str, Any]]]:
     if not source.is_file():
         raise ResultsError(
             f"{source}: no such file; expected two rasters, two folders, or a manifest"
         )
+    from pyarrow import csv, parquet, string
+
     try:
         if source.suffix.lower() == ".parquet":
-            return pd.read_parquet(source).astype(object)
-        return pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:  # pandas' and Arrow's errors are ValueErrors
+            table = parquet.read_table(source)
+        else:
+            kinds = dict.fromkeys(REQUIRED + OPTIONAL, string())  # "001" is a name, not a number
+            text = csv.ConvertOptions(column_types=kinds, strings_can_be_null=False)
+            table = csv.read_csv(source, convert_options=text)
+    except (ValueError, OSError) as error:  # Arrow's errors are ValueErrors
         reason = " ".join(str(error).split())
         raise ResultsError(
             f"{source} is not a table ({reason}): expected CSV or Parquet"
         ) from error
+    return table.column_names, table.to_pylist()
 
 
-def _item(row: Mapping[Any, Any], source: Path, number: int) -> Item:
-    cells = {name: "" if pd.isna(v) else str(v).strip() for name, v in row.items()}
+def _item(row: Mapping[str, Any], source: Path, number: int) -> Item:
+    cells = {name: "" if v is None else str(v).strip() for name, v in row.items()}
     for name in REQUIRED:
         if not cells[name]:
             raise ResultsError(f"{source}, pair {number}: {name} is empty")

@@ -54,6 +54,14 @@ __all__ = [
 # tiles of two 4-band uint16 images 8,000 px wide, so that no block is decoded twice. In bytes:
 # rasterio hands the number to GDALSetCacheMax64, where GDAL's own option would read 64 as MB.
 CACHE_BYTES = 64 * 2**20
+# A server that stops answering must not stop us for ever, as it would by GDAL's defaults. Seconds,
+# and bytes per second; the environment variables of these names win.
+HTTP_LIMITS = {
+    "GDAL_HTTP_CONNECTTIMEOUT": 15,
+    "GDAL_HTTP_LOW_SPEED_TIME": 30,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
+    "GDAL_HTTP_MAX_RETRY": 3,
+}
 BLOCK_PX = 256  # the side of a block in what is written
 
 
@@ -126,7 +134,8 @@ def open_pair(
     """
     both = radiometry or RadiometryOptions()
     with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
+        limits = {name: value for name, value in HTTP_LIMITS.items() if name not in os.environ}
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **limits))
         pred = _open_side(stack, pred_path, pred_radiometry or both, bands)
         ref = _open_side(stack, ref_path, ref_radiometry or both, bands)
         if both.scale is not None and pred_radiometry is None and ref_radiometry is None:
