@@ -6,6 +6,7 @@ python benchmarks/report.py --figures     # also draws docs/images/ (needs the e
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -102,6 +103,22 @@ def knn_sentence() -> str:
     )
 
 
+def study_table() -> str:
+    lines = [
+        "| experiment | references left out | 95 % interval | sources left out | equal weights |",
+        "|---|---|---|---|---|",
+    ]
+    with (ROOT / "calibration" / "study.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            keys = ("references left out", "low", "high", "sources left out", "equal weights")
+            held, low, high, sources, equal = (float(row[key]) for key in keys)
+            lines.append(
+                f"| `{row['name']}` | {held:.3f} | {low:.3f} to {high:.3f} | {sources:.3f} | "
+                f"{equal:.3f} |"
+            )
+    return "\n".join(lines)
+
+
 def rebuild_table() -> str:
     found = json.loads((RESULTS / "rebuild.json").read_text())
     lines = [
@@ -122,6 +139,7 @@ def rebuild_table() -> str:
 
 
 BLOCKS = {
+    "study": study_table,
     "rebuild": rebuild_table,
     "agreement": agreement_table,
     "provenance": provenance_table,
