@@ -12,10 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import evidence_page
+
 from lpips_sat.weights import cards
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/lpips-sat.md")
+PAGES = ("README.md", "docs/lpips-sat.md", "docs/evidence.md", "docs/annotate.md")
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -72,7 +74,14 @@ def throughput_table() -> str:
             for peer in ("LPIPS-alex", "LPIPS-vgg")
         )
         lines.append(f"| {shape} | {ours} | {ratios} |")
+    memory = found["forward_peak_megabytes"]
     score = found["score"]
+    lines.append("")
+    lines.append(
+        f"Peak memory of a forward pass of {memory['pixels'] / 1e6:.1f} Mpx: "
+        + ", ".join(f"{name} {value} MB" for name, value in memory.items() if name != "pixels")
+        + "."
+    )
     lines.append("")
     lines.append(
         f"`lpips-sat score` on {score['pixels'] / 1e6:.0f} Mpx x {score['bands']} bands, "
@@ -93,13 +102,34 @@ def knn_sentence() -> str:
     )
 
 
+def rebuild_table() -> str:
+    found = json.loads((RESULTS / "rebuild.json").read_text())
+    lines = [
+        f"{found['references_identical']:.0%} of the {found['trials']} references are identical. "
+        "Sides, medians:",
+        "",
+        "| distortion | identical to the released side | PSNR to it | PSNR of the released side to "
+        "its reference | of the rebuilt one |",
+        "|---|---|---|---|---|",
+    ]
+    for kind, row in found["kinds"].items():
+        lines.append(
+            f"| {kind} | {row['identical']:.0%} | {row['psnr_to_released']} dB | "
+            f"{row['psnr_of_released']} dB | {row['psnr_of_rebuilt']} dB |"
+        )
+    lines += ["", "100 dB stands for identical images."]
+    return "\n".join(lines)
+
+
 BLOCKS = {
+    "rebuild": rebuild_table,
     "agreement": agreement_table,
     "provenance": provenance_table,
     "throughput": throughput_table,
     "knn": knn_sentence,
     "unseen": unseen_sentence,
     "groups": group_table,
+    **evidence_page.BLOCKS,
 }
 
 
@@ -155,6 +185,7 @@ def draw_sample() -> None:
 def main() -> None:
     if "--figures" in sys.argv[1:]:
         draw_sample()
+        evidence_page.draw(ROOT / "docs" / "images")
     for page in PAGES:
         path = ROOT / page
         path.write_text(fill(path.read_text()))

@@ -9,18 +9,19 @@ of w is free for :func:`anchor` to fix. LPIPS (Zhang et al. 2018) learns a small
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.features import channel_distances
 from ..lpips import LPIPSSat
+from .distances import Compare
 from .distortions import distort
 from .evaluate import agreement, pair_distances, to_batch
 from .judgements import Judgements
@@ -39,34 +40,94 @@ class HeadFit:
     cross_validated: float
 
 
-def per_channel(metric: LPIPSSat, trials: Judgements) -> tuple[Tensor, Tensor]:
+def per_channel(
+    metric: LPIPSSat, trials: Judgements, *, compare: Compare = channel_distances
+) -> tuple[Tensor, Tensor]:
     """Per-channel distances (n, sum C) of both sides; the heads of ``metric`` play no part."""
 
     def distance(pred: Tensor, ref: Tensor) -> Tensor:
         features = metric.backbone(torch.cat([metric.to_input(pred), metric.to_input(ref)]))
-        return torch.cat([channel_distances(*f.chunk(2)) for f in features], dim=1)
+        return torch.cat([compare(*f.chunk(2)) for f in features], dim=1)
 
     return pair_distances(distance, trials)
 
 
-def fit(of_a: Tensor, of_b: Tensor, share_b: Tensor, weight: Tensor, *, strength: float) -> Tensor:
+class Ratio(nn.Module):
+    """gamma (log d_a - log d_b)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Logits (n,) that B is preferred."""
+        return self.gamma.exp() * (torch.log(a + TINY) - torch.log(b + TINY))
+
+
+class Difference(Ratio):
+    """gamma (d_a - d_b)."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Logits (n,) that B is preferred."""
+        return self.gamma.exp() * (a - b)
+
+
+class RankingNet(nn.Module):
+    """The ranking network of LPIPS (Zhang et al. 2018, app. B): 5 inputs, two layers of 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(
+                *(nn.Linear(5, 32), nn.LeakyReLU(), nn.Linear(32, 32), nn.LeakyReLU()),
+                nn.Linear(32, 1),
+            ).double()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Logits (n,) that B is preferred."""
+        columns = [a, b, a - b, a / (b + 0.1), b / (a + 0.1)]
+        logit: Tensor = self.layers(torch.stack(columns, dim=1))[:, 0]
+        return logit
+
+
+FORMS: dict[str, Callable[[], nn.Module]] = {
+    "ratio": Ratio,
+    "difference": Difference,
+    "ranking-net": RankingNet,
+}
+
+
+def fit(
+    of_a: Tensor,
+    of_b: Tensor,
+    share_b: Tensor,
+    weight: Tensor,
+    *,
+    strength: float,
+    form: str = "ratio",
+) -> Tensor:
     """Non-negative weights (sum C,) by full-batch L-BFGS; deterministic.
 
     ``strength`` pulls the weights, in units of each channel's mean distance, towards equal ones.
-    ``weight`` (n,) says how much each trial counts.
+    ``weight`` (n,) says how much each trial counts. ``form``: how two distances become a
+    preference, one of :data:`FORMS`.
     """
     scale = torch.cat([of_a, of_b]).mean(dim=0) + TINY
     a, b = (of_a / scale).double(), (of_b / scale).double()
     log_w = torch.zeros(a.shape[1], dtype=torch.float64, requires_grad=True)
-    gamma = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    prefers_b = FORMS[form]()
     optimiser = torch.optim.LBFGS(
-        [log_w, gamma], max_iter=300, history_size=20, line_search_fn="strong_wolfe"
+        [log_w, *prefers_b.parameters()],
+        max_iter=300,
+        history_size=20,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
         optimiser.zero_grad()
         w = log_w.exp()
-        logit = gamma.exp() * (torch.log(a @ w + TINY) - torch.log(b @ w + TINY))
+        logit = prefers_b(a @ w, b @ w)
         losses = F.binary_cross_entropy_with_logits(logit, share_b.double(), reduction="none")
         loss = (weight.double() * losses).mean() + strength * log_w.square().mean()
         loss.backward()
@@ -77,15 +138,37 @@ def fit(of_a: Tensor, of_b: Tensor, share_b: Tensor, weight: Tensor, *, strength
 
 
 def left_out(
-    of_a: Tensor, of_b: Tensor, trials: Judgements, groups: NDArray[Any], *, strength: float
+    of_a: Tensor,
+    of_b: Tensor,
+    trials: Judgements,
+    groups: NDArray[Any],
+    *,
+    strength: float,
+    form: str = "ratio",
+    weight: NDArray[np.float64] | None = None,
+    ladders: tuple[Tensor, Tensor] | None = None,
 ) -> NDArray[np.float64]:
-    """Agreement on each trial (n,) by heads fitted to the trials of the other ``groups`` (n,)."""
+    """Agreement on each trial (n,) by heads fitted to the trials of the other ``groups`` (n,).
+
+    ``weight`` (n,): how much each trial counts, if not as ``trials`` say. ``ladders``: per-channel
+    distances of pairs whose first side is known to be worse; they join every fit.
+    """
     # float32 as in the shipped fit: the optimiser stops elsewhere for other last digits
-    share, weight = torch.tensor(trials.share_b), torch.tensor(trials.weight).float()
+    share = torch.tensor(trials.share_b)
+    counts = torch.tensor(trials.weight if weight is None else weight).float()
+    worse, better = ladders or (of_a[:0], of_b[:0])
+    sure = torch.ones(len(worse))
     scores = np.zeros(len(trials))
     for group in sorted(set(groups)):
         out = torch.from_numpy(groups == group)
-        w = fit(of_a[~out], of_b[~out], share[~out], weight[~out], strength=strength)
+        w = fit(
+            torch.cat([of_a[~out], worse]),
+            torch.cat([of_b[~out], better]),
+            torch.cat([share[~out], sure.to(share.dtype)]),
+            torch.cat([counts[~out], sure]),
+            strength=strength,
+            form=form,
+        )
         scores[groups == group] = agreement(of_a[out] @ w, of_b[out] @ w, share[out].numpy())
     return scores
 

@@ -269,7 +269,9 @@ def tune(
     material = gather(config, training, sample)
     student = Student(metric.backbone, sum(metric.channels)).requires_grad_(True).to(device)
     student.to(memory_format=torch.contiguous_format)
-    _even_out(config, student, material, device)
+    earlier = metric.card.get("backbone", {}).get("tuning")
+    tuned = torch.cat([*metric.heads]) if earlier else None
+    _start_heads(config, student, material, device, tuned)
     optimiser = _optimiser(config, student)
     runs.train(
         out,
@@ -284,7 +286,7 @@ def tune(
 
 def _start(metric: LPIPSSat, training: Judgements, sample: Sampler) -> dict[str, str]:
     """Fingerprints of what a run starts from."""
-    state = metric.backbone.state_dict().values()
+    state = [*metric.backbone.state_dict().values(), *(head.detach() for head in metric.heads)]
     return {
         "backbone": runs.fingerprint(value.numpy().tobytes() for value in state),
         "votes": runs.fingerprint([training.table.to_csv().encode()]),
@@ -314,8 +316,13 @@ def _optimiser(config: TuneConfig, student: Student) -> torch.optim.Optimizer:
     )
 
 
-def _even_out(config: TuneConfig, student: Student, material: Material, device: str) -> None:
-    """Start with heads to which every channel contributes alike."""
+def _start_heads(
+    config: TuneConfig, student: Student, material: Material, device: str, heads: Tensor | None
+) -> None:
+    """Start with heads to which every channel contributes alike; a tuned metric keeps its own."""
+    if heads is not None:
+        student.scale.copy_(heads.to(device))
+        return
     rng = np.random.default_rng([config.seed, 4])
     groups = _turned([material.pool.images[i] for i in range(min(60, config.pool))], rng)
     with torch.no_grad():

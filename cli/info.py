@@ -52,11 +52,19 @@ def _collect() -> dict[str, Any]:
         },
         "composites": {name: ", ".join(bands) for name, bands in COMPOSITES.items()},
         "backbones": {
-            **dict.fromkeys(BACKBONES, "untrained architecture"),
+            **{name: _about_backbone(name) for name in BACKBONES},
             f"{TIMM_PREFIX}NAME": "any timm feature pyramid",
         },
         "weights": cards(),
     }
+
+
+def _about_backbone(name: str) -> str:
+    from ..backbones.ssl4eo import PUBLISHED
+
+    if name not in PUBLISHED:
+        return "untrained architecture"
+    return f"takes {', '.join(PUBLISHED[name].bands)}; weights: a local file, or `hub`"
 
 
 def _show(console: Console, name: str, value: Any, *, indent: int) -> None:

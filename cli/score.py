@@ -36,7 +36,7 @@ BETTER = {True: "higher", False: "lower", None: "near 0"}
 @click.option(
     "--suite",
     metavar="NAME",
-    help="A group of metrics: default, fidelity, perceptual or spectral.",
+    help="A group of metrics: default, fidelity, perceptual, spectral or opensr.",
 )
 @click.option(
     "--metrics",
@@ -49,13 +49,14 @@ BETTER = {True: "higher", False: "lower", None: "near 0"}
     type=options.NAMED,
     multiple=True,
     metavar="METRIC=PATH",
-    help="Weights of a metric: lpips-sat=NAME, or a folder that `calibrate` wrote.",
+    help="Weights of a metric: lpips-sat=NAME or a folder of `calibrate`; lpips-alex=FILE.",
 )
 @click.option(
     "--composite", type=options.NAMES, help="Three bands for LPIPS-Sat to look at (default: RGB)."
 )
 @options.radiometry
 @click.option("--mask", help="Raster on the same grid: 0 = leave the pixel out.")
+@click.option("--lr", help="The low-resolution input of PRED, which opensr's metrics need.")
 @click.option(
     "--data-range",
     type=click.FloatRange(min=0, min_open=True),
@@ -80,6 +81,7 @@ def score(
     pred: str,
     ref: str | None,
     mask: str | None,
+    lr: str | None,
     as_json: bool,
     map_path: str | None,
     overwrite: bool,
@@ -97,9 +99,9 @@ def score(
     if how.asked_for or ref is None or (Path(pred).is_dir() and Path(ref).is_dir()):
         if map_path is not None:
             raise click.UsageError("--map draws one pair of rasters, not a set")
-        score_pairs(pred, ref, mask, scoring, how, as_json=as_json, overwrite=overwrite)
+        score_pairs(pred, ref, mask, lr, scoring, how, as_json=as_json, overwrite=overwrite)
     else:
-        _score_one(pred, ref, mask, scoring, as_json, map_path, overwrite)
+        _score_one(pred, ref, mask, lr, scoring, as_json, map_path, overwrite)
 
 
 def _options(
@@ -134,6 +136,7 @@ def _score_one(
     pred: str,
     ref: str,
     mask: str | None,
+    lr: str | None,
     how: ScoreOptions,
     as_json: bool,
     map_path: str | None,
@@ -144,12 +147,19 @@ def _score_one(
 
     if map_path is not None:
         check_output(map_path, overwrite=overwrite)
-        _check_no_input(map_path, [path for path in (pred, ref, mask) if path is not None])
+        _check_no_input(map_path, [path for path in (pred, ref, mask, lr) if path is not None])
     with ExitStack() as stack:
         pair = stack.enter_context(
-            open_pair(pred, ref, radiometry=how.radiometry, bands=how.bands, mask_path=mask)
+            open_pair(
+                pred,
+                ref,
+                radiometry=how.radiometry,
+                bands=how.bands,
+                mask_path=mask,
+                lr_path=lr,
+            )
         )
-        chosen = _choose(how.suite, how.metrics, how.settings(pair.bands, pair.kind))
+        chosen = _choose(how.suite, how.metrics, how.settings(*pair.facts))
         writer = None
         if map_path is not None:
             tags = {"PRED": pred, "REF": ref, **_provenance(chosen)}
@@ -168,7 +178,7 @@ def _score_one(
             progress=lambda pixels: bar.advance(task, pixels),
         )
     if as_json:
-        named = {"pred": pred, "ref": ref, "mask": mask}
+        named = {"pred": pred, "ref": ref, "mask": mask, "lr": lr}
         found = {**named, **dataclasses.asdict(result)}
         click.echo(json.dumps(options.plain(found), indent=2))
     else:

@@ -83,6 +83,7 @@ def score_pairs(
     pred: str,
     ref: str | None,
     mask: str | None,
+    lr: str | None,
     scoring: ScoreOptions,
     how: SetRun,
     *,
@@ -92,7 +93,7 @@ def score_pairs(
     """Score a set, print its summary, and exit with 1 if a pair failed."""
     from ..sets import score_set
 
-    items = _items(pred, ref, mask, allow_missing=how.allow_missing)
+    items = _items(pred, ref, {"mask": mask, "lr": lr}, allow_missing=how.allow_missing)
     failures = 0
     with options.progress() as bar:
         task = bar.add_task(f"{len(items)} pairs", total=len(items))
@@ -124,20 +125,23 @@ def score_pairs(
         raise click.exceptions.Exit(1)
 
 
-def _items(pred: str, ref: str | None, mask: str | None, *, allow_missing: bool) -> list[Item]:
-    """The pairs that the arguments name."""
+def _items(
+    pred: str, ref: str | None, others: dict[str, str | None], *, allow_missing: bool
+) -> list[Item]:
+    """The pairs that the arguments name; others: what --mask and --lr say."""
     from ..items import Item, items_of_folders, items_of_manifest, listed
 
     if ref is None:
         if Path(pred).suffix.lower() not in MANIFESTS:
             raise click.UsageError("Missing argument 'REF'. Alone, PRED is a .csv or .parquet.")
-        if mask is not None:
-            raise click.UsageError("a manifest names masks in its column mask, without --mask")
+        for role in [role for role, path in others.items() if path is not None]:
+            raise click.UsageError(f"a manifest names them in its column {role}, without --{role}")
         return items_of_manifest(pred)
     if not (Path(pred).is_dir() or Path(ref).is_dir()):
         name = Path(pred).stem
-        return [Item(id=name, pred=pred, ref=ref, scene=name, mask=mask)]
-    folders = {"pred": pred, "ref": ref, **({} if mask is None else {"mask": mask})}
+        return [Item(id=name, pred=pred, ref=ref, scene=name, **others)]
+    given = {role: path for role, path in others.items() if path is not None}
+    folders = {"pred": pred, "ref": ref, **given}
     items, unmatched = items_of_folders(folders, allow_missing=allow_missing)
     if unmatched:
         click.echo(f"left out, without a counterpart: {listed(unmatched)}", err=True)

@@ -16,7 +16,21 @@ from .errors import LpipsSatError
 if TYPE_CHECKING:
     from . import functional
     from .lpips import LPIPSSat
-    from .metrics import ERGAS, MAE, PSNR, RMSE, SAM, SSIM
+    from .metrics import (
+        CPSNR,
+        CSSIM,
+        ERGAS,
+        MAE,
+        MSSSIM,
+        PSNR,
+        RMSE,
+        SAM,
+        SCC,
+        SSIM,
+        UIQI,
+        Bias,
+        Q2n,
+    )
     from .radiometry import Radiometry
     from .raster import open_pair
     from .scoring import score_pair
@@ -34,18 +48,31 @@ _HOME = {
     "open_pair": "raster",
     "score_pair": "scoring",
     "suite": "suites",
-    **dict.fromkeys(("ERGAS", "MAE", "PSNR", "RMSE", "SAM", "SSIM"), "metrics"),
+    **dict.fromkeys(
+        (
+            *("CPSNR", "CSSIM", "ERGAS", "MAE", "MSSSIM", "PSNR", "RMSE", "SAM", "SCC", "SSIM"),
+            *("UIQI", "Bias", "Q2n"),
+        ),
+        "metrics",
+    ),
 }
 
 __all__ = [
+    "CPSNR",
+    "CSSIM",
     "ERGAS",
     "MAE",
+    "MSSSIM",
     "PSNR",
     "RMSE",
     "SAM",
+    "SCC",
     "SSIM",
+    "UIQI",
+    "Bias",
     "LPIPSSat",
     "LpipsSatError",
+    "Q2n",
     "Radiometry",
     "__version__",
     "functional",

@@ -20,7 +20,7 @@ Window = tuple[int, int, int, int]
 
 
 class Side(Protocol):
-    """One image of a pair, read by windows."""
+    """One image, read by windows."""
 
     @property
     def path(self) -> str:
@@ -32,6 +32,9 @@ class Side(Protocol):
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float32], Mask]:
         """Read values (C, h, w) and which pixels (h, w) count."""
+
+    def select(self, bands: Sequence[str]) -> Side:
+        """Keep some bands, in the order asked for."""
 
 
 class PairMask(Protocol):
@@ -46,7 +49,8 @@ class Tile:
     """A piece of a pair: a core of height x width px at (row, col), and a halo around it.
 
     pred, ref: float32 (1, C, h, w) with the halo, cut at the image's border, 0 where invalid;
-    valid, core: bool (1, 1, h, w); core_slices: the core's rows and columns in these arrays.
+    valid, core: bool (1, 1, h, w); core_slices: the core's rows and columns in these arrays;
+    lr: the low-resolution image under the core, float32 (1, C, ...), NaN where invalid, or None.
     """
 
     row: int
@@ -58,6 +62,7 @@ class Tile:
     valid: torch.Tensor
     core: torch.Tensor
     core_slices: tuple[slice, slice]
+    lr: torch.Tensor | None = None
 
     def cut(self, halo: int) -> Tile:
         """The same core with at most `halo` px around it."""
@@ -81,7 +86,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class RasterPair:
-    """Two rasters on one grid with their common bands; made by `open_pair`."""
+    """Two rasters on one grid with their common bands; made by `open_pair`.
+
+    lr_factor: by how much the grid is finer than that of the low-resolution image, if there is one.
+    """
 
     grid: Grid
     bands: tuple[str, ...]
@@ -89,6 +97,13 @@ class RasterPair:
     _pred: Side
     _ref: Side
     _mask: PairMask | None
+    _lr: Side | None = None
+    lr_factor: int | None = None
+
+    @property
+    def lr_radiometry(self) -> Radiometry | None:
+        """How the low-resolution image is read, for `bands`."""
+        return None if self._lr is None else self._lr.radiometry
 
     @property
     def pred_radiometry(self) -> Radiometry:
@@ -99,6 +114,11 @@ class RasterPair:
     def ref_radiometry(self) -> Radiometry:
         """How the reference is read, for `bands`."""
         return self._ref.radiometry
+
+    @property
+    def facts(self) -> tuple[tuple[str, ...], Kind, int | None, float | None]:
+        """What metrics are built from: bands, kind, lr_factor, and the GSD in metres if known."""
+        return self.bands, self.kind, self.lr_factor, self.grid.gsd
 
     @property
     def kind(self) -> Kind:
@@ -151,7 +171,19 @@ class RasterPair:
             valid=torch.from_numpy(valid)[None, None],
             core=core,
             core_slices=inner,
+            lr=self._low_resolution((row, col, height, width)),
         )
+
+    def _low_resolution(self, window: Window) -> torch.Tensor | None:
+        """Read the low-resolution image under a window, whose corners must be corners of its."""
+        if self._lr is None or self.lr_factor is None:
+            return None
+        if any(place % self.lr_factor for place in window):
+            return None  # no metric that needs it asks for such tiles
+        row, col, height, width = (place // self.lr_factor for place in window)
+        values, valid = self._lr.read((row, col, height, width))
+        values[:, ~valid] = np.nan
+        return torch.from_numpy(values)[None]
 
 
 def common_bands(pred: Side, ref: Side, wanted: Sequence[str] | None) -> tuple[str, ...]:

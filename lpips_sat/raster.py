@@ -23,9 +23,9 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from .errors import GridMismatchError, MetricInputError, RadiometryError, RasterError
-from .grid import Grid, check_same_grid
+from .grid import Grid, check_refinement, check_same_grid
 from .outputs import StrPath, check_output, whole_file
-from .pair import Mask, RasterPair, Tile, Window, common_bands
+from .pair import Mask, RasterPair, Side, Tile, Window, common_bands
 from .radiometry import (
     PRESETS,
     DeclaredRadiometry,
@@ -43,6 +43,7 @@ __all__ = [
     "check_output",
     "check_same_grid",
     "grid_of",
+    "open_image",
     "open_pair",
     "read_on",
     "write_raster",
@@ -116,6 +117,8 @@ def open_pair(
     ref_radiometry: RadiometryOptions | None = None,
     bands: Sequence[str] | None = None,
     mask_path: StrPath | None = None,
+    lr_path: StrPath | None = None,
+    lr_radiometry: RadiometryOptions | None = None,
 ) -> Iterator[RasterPair]:
     """Open two rasters for reading tile by tile; everything but the pixels is checked here.
 
@@ -123,6 +126,8 @@ def open_pair(
     bands: the bands to compare (default: those in both, in the reference's order); for a file that
     does not name its bands and has as many, they are also its names, in the file's order.
     mask_path: a one-band raster on the same grid, as GDAL's masks are: 0 = invalid, others valid.
+    lr_path: the low-resolution image that the prediction was made from, with the same bands, whose
+    pixels the grid divides into a whole number; lr_radiometry: what the user says of it.
 
     A pixel counts if it is finite and not nodata in every compared band of both files, not
     transparent in an alpha band (never a data band), and valid in the files' own masks.
@@ -147,7 +152,43 @@ def open_pair(
         mask = None if mask_path is None else _open_mask(stack, mask_path, grid, ref.path)
         pred, ref = pred.select(common), ref.select(common)
         dtype = str(ref.src.dtypes[ref.indexes[0] - 1])
-        yield RasterPair(grid, common, dtype, pred, ref, mask)
+        if lr_path is None:
+            yield RasterPair(grid, common, dtype, pred, ref, mask)
+            return
+        lr, factor = _open_lr(stack, lr_path, lr_radiometry or both, ref, grid)
+        yield RasterPair(grid, common, dtype, pred, ref, mask, lr, factor)
+
+
+def _open_lr(
+    stack: ExitStack, path: StrPath, options: RadiometryOptions, ref: _Side, grid: Grid
+) -> tuple[_Side, int]:
+    """Open the low-resolution image of a pair for the bands of `ref`; its factor too."""
+    wanted = ref.radiometry.bands
+    lr = _open_side(stack, path, options, wanted)
+    factor = check_refinement(_grid(lr.src), grid, lr_name=lr.path, hr_name=ref.path)
+    if lr.radiometry.kind != ref.radiometry.kind:
+        raise RadiometryError(
+            f"{lr.path} holds {lr.radiometry.kind} values, {ref.path} {ref.radiometry.kind} values"
+        )
+    return lr.select(common_bands(lr, ref, wanted)), factor
+
+
+@contextmanager
+def open_image(
+    path: StrPath,
+    *,
+    radiometry: RadiometryOptions | None = None,
+    bands: Sequence[str] | None = None,
+) -> Iterator[tuple[Grid, Side]]:
+    """Open one raster for reading by windows: its grid, and what `read` and `select` bands.
+
+    radiometry: what the user says of the file; bands: names for a file that does not name its own,
+    in the file's order.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
+        side = _open_side(stack, path, radiometry or RadiometryOptions(), bands)
+        yield _grid(side.src), side
 
 
 def _check_one_scale(pred: _Side, ref: _Side) -> None:

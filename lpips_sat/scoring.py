@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from . import __version__
 from .errors import LpipsSatError, MetricInputError
 from .lpips import LPIPSSat
 from .pair import RasterPair, Tile
+from .perceptual import NetworkMetric
 from .radiometry import check_range
 from .raster import MapWriter
 from .tiled import INPUT_UNITS, TileMetric
@@ -36,13 +37,15 @@ T = TypeVar("T")
 class Score:
     """One metric's value of one pair; NaN where it is not defined, such as SSIM of slivers.
 
-    higher_is_better: None where neither is, and the best value is 0.
+    higher_is_better: None where neither is, and the best value is 0. per_band: the score of each
+    band by its name, for metrics that are defined band by band.
     """
 
     name: str
     value: float
     unit: str
     higher_is_better: bool | None
+    per_band: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def score_pair(
     map_writer: MapWriter | None = None,
     progress: Callable[[int], None] = lambda pixels: None,
 ) -> PairResult:
-    """Score an open pair with every metric in one pass over its tiles.
+    """Score an open pair with every metric in one pass over its tiles (cSSIM: two).
 
     Args:
         pair: from :func:`lpips_sat.open_pair`.
@@ -94,7 +97,7 @@ def score_pair(
 
     with closing(tile_sums(pair, metrics, tile=tile, map_writer=map_writer)) as pieces:
         valid_pixels, sums = add_up(counted())
-    scores = finish(metrics, valid_pixels, sums, pair.kind)
+    scores = finish(metrics, valid_pixels, sums, pair.kind, pair.bands)
     pixels = pair.grid.width * pair.grid.height
     return PairResult(
         scores,
@@ -135,17 +138,22 @@ def tile_sums(
     rows: which rows of tiles, counted in tiles. Close it before the pair is closed.
     """
     _check_fit(pair, metrics, map_writer)
-    halo = max((m.halo for m in metrics), default=0)
-    align = math.lcm(*(getattr(m, "align", 1) for m in metrics))
-    with closing(read_ahead(pair.tiles(size=tile, halo=halo, align=align, rows=rows))) as pieces:
+    check_tile(tile, metrics)
+    known = _known_before(pair, metrics, tile)
+    halo = max((_halo(m) for m in metrics), default=0)
+    with closing(read_ahead(pair.tiles(size=tile, halo=halo, rows=rows))) as pieces:
         for piece in pieces:
             check_range(piece.pred, piece.valid, pair.pred_radiometry, source="the prediction")
             check_range(piece.ref, piece.valid, pair.ref_radiometry, source="the reference")
+            if piece.lr is not None and pair.lr_radiometry is not None:
+                seen = piece.lr.isfinite().all(dim=1, keepdim=True)
+                lr = piece.lr.nan_to_num(0)
+                check_range(lr, seen, pair.lr_radiometry, source="the low-resolution image")
             here = int((piece.valid & piece.core).sum())
             sums: tuple[Tensor, ...] = ()
             if here:  # an empty tile adds nothing, and the map is NaN where nothing is written
                 with torch.inference_mode():
-                    sums = tuple(_tile_sums(metric, piece, map_writer) for metric in metrics)
+                    sums = _all_sums(metrics, piece, map_writer, known)
             yield TileSums(piece.row, piece.col, piece.height, piece.width, here, sums)
 
 
@@ -162,22 +170,45 @@ def add_up(pieces: Iterable[TileSums]) -> tuple[int, tuple[Tensor, ...]]:
 
 
 def finish(
-    metrics: Sequence[TileMetric], valid: int, sums: Sequence[Tensor], kind: str
+    metrics: Sequence[TileMetric],
+    valid: int,
+    sums: Sequence[Tensor],
+    kind: str,
+    bands: Sequence[str],
 ) -> list[Score]:
     """Turn sums into scores; LpipsSatError if not a single pixel counted."""
     if not valid:
         raise LpipsSatError(
             "no pixel is valid in both images (nodata, NaN, alpha and mask together leave nothing)"
         )
-    return [
-        Score(
-            m.name,
-            float(m.from_sums(total)),
-            kind if m.unit == INPUT_UNITS else m.unit,
-            m.higher_is_better,
-        )
-        for m, total in zip(metrics, sums, strict=True)
-    ]
+    return [_score(m, total, kind, bands) for m, total in zip(metrics, sums, strict=True)]
+
+
+def _score(metric: TileMetric, total: Tensor, kind: str, bands: Sequence[str]) -> Score:
+    unit = kind if metric.unit == INPUT_UNITS else metric.unit
+    per_band = getattr(metric, "per_band", None)
+    of_bands = None
+    if per_band is not None and len(bands) > 1:
+        of_bands = dict(zip(bands, per_band(total)[0].tolist(), strict=True))
+    value = float(metric.from_sums(total))
+    return Score(metric.name, value, unit, metric.higher_is_better, of_bands)
+
+
+def _known_before(
+    pair: RasterPair, metrics: Sequence[TileMetric], size: int
+) -> dict[Callable[..., Tensor], Tensor]:
+    """A first pass for the metrics whose `sums` have to know sums of the whole image."""
+    asking = [m for m in metrics if getattr(m, "known_sums", None) is not None]
+    known: dict[Callable[..., Tensor], Tensor] = {}
+    halo = max((_halo(m) for m in asking), default=0)
+    for piece in pair.tiles(size=size, halo=halo) if asking else ():
+        with torch.inference_mode():
+            for metric in asking:
+                part = piece.cut(_halo(metric))
+                first: Callable[..., Tensor] = metric.known_sums  # type: ignore[attr-defined]
+                sums = first(part.pred, part.ref, valid=part.valid, core=part.core)
+                known[metric.sums] = known.get(metric.sums, 0) + sums
+    return known
 
 
 def read_ahead(items: Iterator[T]) -> Generator[T]:
@@ -191,11 +222,45 @@ def read_ahead(items: Iterator[T]) -> Generator[T]:
             del item  # frees it before the one after next is read
 
 
-def _tile_sums(metric: TileMetric, tile: Tile, map_writer: MapWriter | None) -> Tensor:
-    """One metric on one tile, cut to the halo it needs; writes the map on the way."""
+def check_tile(tile: int, metrics: Sequence[TileMetric]) -> None:
+    """Refuse a side of tiles that is no multiple of what the metrics are aligned to."""
+    align = math.lcm(*(getattr(metric, "align", 1) for metric in metrics))
+    if tile < 1 or tile % align:
+        raise MetricInputError(
+            f"the side of a tile must be a multiple of {align} px, got {tile}: pass --tile-size"
+        )
+
+
+def _halo(metric: TileMetric) -> int:
+    """A metric's halo, enlarged so that its array begins where the metric is aligned."""
     align = getattr(metric, "align", 1)
-    part = tile.cut(-(-metric.halo // align) * align)
+    return int(-(-metric.halo // align) * align)
+
+
+def _all_sums(
+    metrics: Sequence[TileMetric],
+    tile: Tile,
+    map_writer: MapWriter | None,
+    known: Mapping[Callable[..., Tensor], Tensor],
+) -> tuple[Tensor, ...]:
+    """Every metric's sums; metrics made from the same sums share the work."""
+    done: dict[Callable[..., Tensor], Tensor] = {}
+    for metric in metrics:
+        if metric.sums not in done:
+            done[metric.sums] = _tile_sums(metric, tile, map_writer, known.get(metric.sums))
+    return tuple(done[metric.sums] for metric in metrics)
+
+
+def _tile_sums(
+    metric: TileMetric, tile: Tile, map_writer: MapWriter | None, known: Tensor | None
+) -> Tensor:
+    """One metric on one tile, cut to the halo it needs; writes the map on the way."""
+    part = tile.cut(_halo(metric))
     given = {"valid": part.valid, "core": part.core}
+    if known is not None:
+        given["known"] = known
+    if getattr(metric, "needs_lr", False):
+        return metric.sums(part.pred, part.ref, lr=part.lr, **given)
     if map_writer is None or not isinstance(metric, LPIPSSat):
         return metric.sums(part.pred, part.ref, **given)
     distance, sums = metric.map_and_sums(part.pred, part.ref, **given)
@@ -208,16 +273,20 @@ def _check_fit(
 ) -> None:
     """Refuse metrics made for other images, images too small, and a map of nothing."""
     for metric in metrics:
-        if isinstance(metric, LPIPSSat) and (
+        if isinstance(metric, LPIPSSat | NetworkMetric) and (
             metric.to_input.bands != pair.bands or metric.to_input.kind != pair.kind
         ):
             made, has = metric.to_input, f"{', '.join(pair.bands)} as {pair.kind}"
             raise MetricInputError(
-                f"LPIPSSat was made for {', '.join(made.bands)} as {made.kind}, the pair holds "
-                f"{has}: use LPIPSSat(bands=pair.bands, radiometry=pair.kind)"
+                f"{metric.name} was made for {', '.join(made.bands)} as {made.kind}, the pair "
+                f"holds {has}: use {type(metric).__name__}(bands=pair.bands, radiometry=pair.kind)"
             )
     side = min(pair.grid.width, pair.grid.height)
     for metric in metrics:
+        if getattr(metric, "needs_lr", False) and pair.lr_factor is None:
+            raise MetricInputError(
+                f"{metric.name} needs the low-resolution image: open_pair(..., lr_path=FILE)"
+            )
         needed = getattr(metric, "min_size", 2 * metric.halo + 1)
         if side < needed:
             raise MetricInputError(

@@ -20,7 +20,7 @@ from .outputs import StrPath
 from .results import FAILED, OK, Results, check_results_output, write_results
 from .scoring import metric_settings
 from .tiled import INPUT_UNITS, TileMetric
-from .work import Outcome, ScoreOptions, Task, build_metrics, check_options, scores_of
+from .work import Outcome, ScoreOptions, Task, build_metrics, check_options, facts_of, scores_of
 
 # Versions of these decide what a number is.
 PACKAGES = ("torch", "numpy", "rasterio", "timm")
@@ -56,7 +56,7 @@ def score_set(
     options = options or ScoreOptions()
     if len({item.id for item in items}) < len(items):
         raise ResultsError("the ids of the pairs must differ")
-    usual = check_options(options)
+    usual = check_options(options, lr=any(item.lr for item in items))
     if out is not None:
         check_results_output(out, overwrite=overwrite)
     about = {"version": __version__, "options": asdict(options), "pairs": _fingerprint(items)}
@@ -205,7 +205,7 @@ def _metric_facts(
     facts: Sequence[Mapping[str, Any]], options: ScoreOptions, usual: Sequence[TileMetric]
 ) -> dict[str, dict[str, Any]]:
     """Unit, direction and settings of every metric; what differs between pairs is a list."""
-    kinds = list(dict.fromkeys((tuple(fact["bands"]), fact["kind"]) for fact in facts))
+    kinds = list(dict.fromkeys(facts_of(fact) for fact in facts))
     built = [(build_metrics(options, *key), key[1]) for key in kinds] or [(usual, "")]
     metrics: dict[str, list[tuple[TileMetric, str]]] = {}
     for group, kind in built:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,8 @@ from typing import Any, cast
 from . import tiled
 from .errors import MetricInputError, PluginError, UnknownMetricError
 from .lpips import LPIPSSat
+from .opensr import opensr
+from .perceptual import DISTS, LPIPS
 from .radiometry import Kind
 from .tiled import TileMetric
 
@@ -29,7 +32,9 @@ class Settings:
     bands: names of the channels in order; radiometry: "reflectance" or "display"; data_range: R of
     PSNR and SSIM, in the units of the images; factor: LR GSD / HR GSD, None = not said; composite:
     three bands for the networks to look at, None = the usual ones; weights: a metric's name -> the
-    name or the local path of its weights.
+    name or the local path of its weights; lr_factor: by how much the images are finer than the
+    low-resolution one that comes with them, None = there is none; gsd: side of a pixel in metres,
+    None = unknown.
     """
 
     bands: tuple[str, ...]
@@ -38,6 +43,8 @@ class Settings:
     factor: float | None = None
     composite: Sequence[str] | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
+    lr_factor: int | None = None
+    gsd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class Entry:
 NEEDS: dict[str, tuple[Callable[[Settings], bool], str]] = {
     "two bands": (lambda s: len(s.bands) > 1, "needs two bands or more"),
     "factor": (lambda s: s.factor is not None, "needs --factor"),
+    "lr": (lambda s: s.lr_factor is not None, "needs --lr"),
+    "gsd": (lambda s: s.gsd is not None, "needs square pixels in metres"),
 }
 
 
@@ -75,10 +84,38 @@ def _ergas(settings: Settings) -> TileMetric:
     return tiled.ergas(ratio=1 / cast(float, settings.factor))
 
 
+def _opensr(name: str, about: str) -> Entry:
+    return Entry(about, lambda s: opensr(name, factor=cast(int, s.lr_factor)), needs=("lr",))
+
+
+OPENSR = {
+    "reflectance": "difference from the input, input units; lower is better",
+    "spectral": "spectral angle to the input, degrees; lower is better",
+    "spatial": "shift from the input, LR px; lower is better",
+    "synthesis": "how much is added to the input, input units; higher is better",
+    "improvement": "share of what is added that is right; higher is better",
+    "omission": "share of the truth that is left out; lower is better",
+    "hallucination": "share of what is added that is invented; lower is better",
+}
+
+
+def _perceptual(name: str, make: Callable[..., TileMetric]) -> Callable[[Settings], TileMetric]:
+    def build(settings: Settings) -> TileMetric:
+        return make(
+            weights=settings.weights.get(name),
+            bands=settings.bands,
+            radiometry=settings.radiometry,
+            composite=settings.composite,
+        )
+
+    return build
+
+
 METRICS: dict[str, Entry] = {
     "lpips-sat": Entry("perceptual distance for satellite images; lower is better", _lpips_sat),
     "mae": Entry("mean absolute error, input units; lower is better", lambda s: tiled.mae()),
     "rmse": Entry("root mean squared error, input units; lower is better", lambda s: tiled.rmse()),
+    "bias": Entry("mean signed error, input units; best at 0", lambda s: tiled.bias()),
     "psnr": Entry(
         "peak signal-to-noise ratio, dB; higher is better",
         lambda s: tiled.psnr(data_range=s.data_range),
@@ -86,19 +123,57 @@ METRICS: dict[str, Entry] = {
     "ssim": Entry(
         "structural similarity; higher is better", lambda s: tiled.ssim(data_range=s.data_range)
     ),
+    "ms-ssim": Entry(
+        "multi-scale structural similarity; higher is better",
+        lambda s: tiled.ms_ssim(data_range=s.data_range),
+    ),
+    "cpsnr": Entry(
+        "PSNR that forgives a small shift and an offset, dB; higher is better",
+        lambda s: tiled.cpsnr(data_range=s.data_range),
+    ),
+    "cssim": Entry(
+        "SSIM that forgives a small shift and an offset; higher is better",
+        lambda s: tiled.cssim(data_range=s.data_range),
+    ),
+    "scc": Entry("correlation of fine detail; higher is better", lambda s: tiled.scc()),
     "sam": Entry(
         "spectral angle, degrees; lower is better", lambda s: tiled.sam(), needs=("two bands",)
     ),
     "ergas": Entry(
         "relative global error of synthesis; lower is better", _ergas, needs=("factor",)
     ),
+    "uiqi": Entry("universal image quality index; higher is better", lambda s: tiled.uiqi()),
+    "q2n": Entry("quality index of all bands at once; higher is better", lambda s: tiled.q2n()),
+    "lpips-alex": Entry(
+        "LPIPS with AlexNet, made for photographs; lower is better",
+        _perceptual("lpips-alex", partial(LPIPS, "alex")),
+    ),
+    "lpips-vgg": Entry(
+        "LPIPS with VGG16, made for photographs; lower is better",
+        _perceptual("lpips-vgg", partial(LPIPS, "vgg")),
+    ),
+    "dists": Entry(
+        "structure and texture in VGG16, made for photographs; lower is better",
+        _perceptual("dists", DISTS),
+    ),
+    "mtf": Entry(
+        "frequency at which spectral energy falls to half, cycles/px; higher is better",
+        lambda s: tiled.mtf(),
+    ),
+    "effective-gsd": Entry(
+        "pixel size that would suffice for this frequency, m; lower is better",
+        lambda s: tiled.effective_gsd(gsd=cast(float, s.gsd)),
+        needs=("gsd",),
+    ),
+    **{f"opensr-{name}": _opensr(name, about) for name, about in OPENSR.items()},
 }
 
 SUITES: dict[str, tuple[str, ...]] = {
     "default": ("lpips-sat", "mae", "rmse", "psnr", "ssim", "sam", "ergas"),
-    "fidelity": ("mae", "rmse", "psnr", "ssim"),
-    "perceptual": ("lpips-sat",),
-    "spectral": ("sam", "ergas"),
+    "fidelity": ("mae", "rmse", "bias", "psnr", "ssim", "ms-ssim", "cpsnr", "scc"),
+    "perceptual": ("lpips-sat", "ms-ssim", "lpips-alex", "lpips-vgg", "dists"),
+    "spectral": ("sam", "ergas", "uiqi", "q2n", "bias"),
+    "opensr": tuple(name for name in METRICS if name.startswith("opensr-")),
 }
 
 
@@ -111,19 +186,28 @@ def suite(
     factor: float | None = None,
     composite: Sequence[str] | None = None,
     weights: Mapping[str, str] | None = None,
+    lr_factor: int | None = None,
+    gsd: float | None = None,
 ) -> list[TileMetric]:
     """Build the metrics of a suite for images with these bands; what does not apply is left out.
 
-    ====================  ============================================  =========================
-    suite                 metrics                                       when
-    ====================  ============================================  =========================
-    ``default``           lpips-sat mae rmse psnr ssim sam ergas        to begin with
-    ``fidelity``          mae rmse psnr ssim                            is each value right
-    ``perceptual``        lpips-sat                                     does it look right
-    ``spectral``          sam ergas                                     are the spectra right
-    ====================  ============================================  =========================
+    ==============  ==============================================  ==========================
+    suite           metrics                                         the question
+    ==============  ==============================================  ==========================
+    ``default``     lpips-sat mae rmse psnr ssim sam ergas          a first look
+    ``fidelity``    mae rmse bias psnr ssim ms-ssim cpsnr scc       is each value right
+    ``perceptual``  lpips-sat ms-ssim lpips-alex lpips-vgg dists    does it look right
+    ``spectral``    sam ergas uiqi q2n bias                         are the spectra right
+    ``opensr``      opensr-reflectance opensr-spectral              does it keep to its input,
+                    opensr-spatial opensr-synthesis                 and is what it adds right
+                    opensr-improvement opensr-omission
+                    opensr-hallucination
+    ==============  ==============================================  ==========================
 
-    Without ``factor`` there is no ERGAS, with one band no SAM; `left_out` says so in words.
+    The networks of LPIPS and DISTS are downloaded once, 240 MB and 550 MB, or read from `weights`.
+    Without ``factor`` there is no ERGAS, with one band no SAM, without ``lr_factor`` no opensr;
+    `left_out` says so in words. cSSIM takes far longer than all others together, so it is in no
+    suite.
 
     Args:
         name: a key of `SUITES`.
@@ -133,11 +217,15 @@ def suite(
         factor: LR GSD / HR GSD, which ERGAS needs.
         composite: three bands for LPIPS-Sat to look at, if not the usual ones.
         weights: a metric's name -> the name or the local path of its weights.
+        lr_factor: by how much the images are finer than the low-resolution one beside them.
+        gsd: side of a pixel in metres.
 
     Raises:
         UnknownMetricError: no suite of that name, or no metric of it applies.
     """
-    settings = Settings(tuple(bands), radiometry, data_range, factor, composite, weights or {})
+    settings = Settings(
+        tuple(bands), radiometry, data_range, factor, composite, weights or {}, lr_factor, gsd
+    )
     return build(members(name, settings), settings)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,11 +22,12 @@ from .items import Item
 from .pair import RasterPair
 from .radiometry import PRESETS, Kind, RadiometryOptions
 from .raster import open_pair
-from .scoring import TILE, Score, TileSums, add_up, finish, tile_sums
+from .scoring import TILE, Score, TileSums, add_up, check_tile, finish, tile_sums
 from .tiled import TileMetric
 
 # A part has at least this many pixels, seconds of work: opening a file again costs little beside.
 PART_PIXELS = 2**23
+FACTS = ("bands", "kind", "lr_factor", "gsd")
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,23 @@ class ScoreOptions:
     tiles: bool = False
     tile: int = TILE
 
-    def settings(self, bands: Sequence[str], kind: Kind) -> suites.Settings:
+    def settings(
+        self, bands: Sequence[str], kind: Kind, lr_factor: int | None, gsd: float | None
+    ) -> suites.Settings:
         """What metrics are built with, for images with these bands."""
+        if None not in (self.factor, lr_factor) and self.factor != lr_factor:
+            raise MetricInputError(
+                f"--factor is {self.factor:g}, but the image of --lr is {lr_factor} times coarser"
+            )
         return suites.Settings(
             tuple(bands),
             kind,
             self.data_range,
-            self.factor,
+            self.factor or lr_factor,
             self.composite,
             weights=dict(self.weights),
+            lr_factor=lr_factor,
+            gsd=gsd,
         )
 
 
@@ -98,14 +107,14 @@ def score_part(task: Task) -> Outcome:
             radiometry=options.radiometry,
             bands=options.bands,
             mask_path=item.mask,
+            lr_path=item.lr,
         ) as pair:
-            metrics = build_metrics(options, pair.bands, pair.kind)
+            metrics = build_metrics(options, *pair.facts)
             parts, rows = _cut(pair, options.tile, task.part)
             with closing(tile_sums(pair, metrics, tile=options.tile, rows=rows)) as pieces:
                 tiles = list(pieces) if options.tiles else [_in_one(pieces)]
             facts = {
-                "bands": list(pair.bands),
-                "kind": pair.kind,
+                **dict(zip(FACTS, pair.facts, strict=True)),
                 "pred_radiometry": pair.pred_radiometry.describe(),
                 "ref_radiometry": pair.ref_radiometry.describe(),
             }
@@ -127,42 +136,50 @@ def scores_of(
     """
     outcomes = list(outcomes)
     facts = outcomes[0].facts
-    metrics = build_metrics(options, tuple(facts["bands"]), facts["kind"])
+    metrics = build_metrics(options, *facts_of(facts))
     tiles = [_unpack(tile) for outcome in outcomes for tile in outcome.tiles]
     valid, sums = add_up(tiles)
-    whole = finish(metrics, valid, sums, facts["kind"])
+    kind, bands = facts["kind"], facts["bands"]
+    whole = finish(metrics, valid, sums, kind, bands)
     if not options.tiles:
         height, width = sum(tile.height for tile in tiles), tiles[0].width
         return [(TileSums(0, 0, height, width, valid, sums), whole)]
-    return [
-        (tile, finish(metrics, tile.valid, tile.sums, facts["kind"]) if tile.valid else [])
-        for tile in tiles
-    ]
+    return [(t, finish(metrics, t.valid, t.sums, kind, bands) if t.valid else []) for t in tiles]
+
+
+def facts_of(facts: Mapping[str, Any]) -> tuple[tuple[str, ...], Kind, int | None, float | None]:
+    """What metrics are built from, out of the facts of an outcome; see `RasterPair.facts`."""
+    bands, *others = (facts[name] for name in FACTS)
+    return (tuple(bands), *others)
 
 
 @lru_cache(maxsize=8)  # loading weights takes as long as scoring a small image
 def build_metrics(
-    options: ScoreOptions, bands: tuple[str, ...], kind: Kind
+    options: ScoreOptions,
+    bands: tuple[str, ...],
+    kind: Kind,
+    lr_factor: int | None,
+    gsd: float | None,
 ) -> tuple[TileMetric, ...]:
     """Build the metrics for images with these bands."""
-    settings = options.settings(bands, kind)
+    settings = options.settings(bands, kind, lr_factor, gsd)
     default = None if options.metrics else "default"
     suite = options.suite or default
     group = [] if suite is None else suites.members(suite, settings)
     return tuple(suites.build([*group, *options.metrics], settings))
 
 
-def check_options(options: ScoreOptions) -> tuple[TileMetric, ...]:
-    """Build the metrics for a typical image, so that a mistake ends the run before it begins."""
+def check_options(options: ScoreOptions, *, lr: bool) -> tuple[TileMetric, ...]:
+    """Build the metrics for a typical image, so that a mistake ends the run before it begins.
+
+    lr: whether pairs come with a low-resolution image; how much coarser is not known yet.
+    """
     preset = PRESETS.get(options.radiometry.preset or "")
     kind: Kind = "reflectance" if preset is None else preset.kind
     bands = options.bands or options.composite or ("B04", "B03", "B02")
-    metrics = build_metrics(options, tuple(bands), kind)
-    align = math.lcm(*(getattr(metric, "align", 1) for metric in metrics))
-    if options.tile < 1 or options.tile % align:
-        raise MetricInputError(
-            f"the side of a tile must be a multiple of {align} px, got {options.tile}"
-        )
+    factor = int(options.factor or 4) if lr else None
+    metrics = build_metrics(options, tuple(bands), kind, factor, 10.0)
+    check_tile(options.tile, metrics)
     return metrics
 
 

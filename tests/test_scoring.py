@@ -160,7 +160,7 @@ def test_the_result_says_what_was_scored(arrays, by_tiles):
 def test_the_progress_adds_up_to_the_image(files):
     done = []
     with open_pair(*files) as pair:
-        score_pair(pair, suite("fidelity", bands=pair.bands), tile=64, progress=done.append)
+        score_pair(pair, suite("spectral", bands=pair.bands), tile=64, progress=done.append)
     assert len(done) == 4
     assert sum(done) == 80 * 100
 

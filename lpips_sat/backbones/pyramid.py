@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from .base import Backbone
 
-STEM_STRIDE = 2
 # Texture energy is pooled over 8 x 8 feature positions, every 4: windows of 16, 32, 64 px.
 ENERGY_WINDOW, ENERGY_STRIDE = 8, 4
 
@@ -28,13 +27,16 @@ class Pyramid(Backbone):
     """(N, 3, H, W) network input -> responses and texture energies of every stage.
 
     Args:
-        widths: channels of the stages; the first runs at stride 2, each next at twice that.
+        widths: channels of the stages; each next runs at twice the stride.
         depth: 3 x 3 convolutions per stage (the stem counts as the first of stage 1).
+        stem_stride: stride of the first stage, 1 or 2.
     """
 
-    def __init__(self, widths: Sequence[int] = (32, 64, 128), depth: int = 2) -> None:
+    def __init__(
+        self, widths: Sequence[int] = (32, 64, 128), depth: int = 2, stem_stride: int = 2
+    ) -> None:
         super().__init__()
-        stages, channels, stride, radius = [], 3, STEM_STRIDE, 2  # the stem reaches 2 px
+        stages, channels, stride, radius = [], 3, stem_stride, stem_stride  # reach of the stem
         self.channels, self.strides = [], []
         for index, width in enumerate(widths):
             layers: list[nn.Module] = []
@@ -43,7 +45,7 @@ class Pyramid(Backbone):
                 radius, stride = radius + 2 * stride, 2 * stride
             for step in range(depth):
                 stem = index == 0 and step == 0
-                layers.append(_convolution(channels, width, stem=stem))
+                layers.append(_convolution(channels, width, stem_stride if stem else 0))
                 layers.append(nn.ReLU())
                 channels = width
             radius += stride * (depth - (index == 0))
@@ -63,9 +65,9 @@ class Pyramid(Backbone):
         return features
 
 
-def _convolution(channels: int, width: int, *, stem: bool) -> nn.Conv2d:
-    if stem:
-        return nn.Conv2d(channels, width, 4, stride=STEM_STRIDE, padding=1)
+def _convolution(channels: int, width: int, stem_stride: int) -> nn.Conv2d:
+    if stem_stride == 2:  # an even kernel, so that all phases count alike
+        return nn.Conv2d(channels, width, 4, stride=2, padding=1)
     return nn.Conv2d(channels, width, 3, padding=1)
 
 

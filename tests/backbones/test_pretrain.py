@@ -9,13 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from lpips_sat.backbones import build_backbone
-from lpips_sat.backbones.pretrain import (
-    PairPretext,
-    PretrainConfig,
-    make_batch,
-    pretext_loss,
-    pretrain,
-)
+from lpips_sat.backbones.pretexts import PRETEXTS, Batch
+from lpips_sat.backbones.pretrain import PretrainConfig, make_batch, pretrain
 from lpips_sat.backbones.runs import read_config
 from lpips_sat.errors import OutputExistsError, WeightsError
 
@@ -159,7 +154,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
 
 def test_a_batch_is_decided_by_seed_and_step_alone():
     def batch(config: PretrainConfig, step: int) -> torch.Tensor:
-        return torch.cat([x.flatten() for x in make_batch(config, KINDS, sample, distort, step)])
+        made = make_batch(config, KINDS, sample, distort, step)
+        return torch.cat([part.flatten() for part in vars(made).values()])
 
     assert torch.equal(batch(TINY, 5), batch(TINY, 5))
     assert not torch.equal(batch(TINY, 5), batch(TINY, 6))
@@ -173,13 +169,14 @@ def test_a_batch_holds_the_copies_of_each_patch_side_by_side_with_kind_and_sever
         asked.append((kind, severity))
         return patch + 1
 
-    clean, copies, labels, severities = make_batch(TINY, KINDS, sample, mark, 0)
+    batch = make_batch(TINY, KINDS, sample, mark, 0)
+    clean, copies = batch.clean, batch.copies
     assert clean.shape == (3, 3, 32, 32)
     assert clean.min() >= 0
     assert clean.max() <= 1
     assert torch.equal(copies, clean.repeat_interleave(2, dim=0) + 1)
-    assert [KINDS[label] for label in labels] == [kind for kind, _ in asked]
-    assert severities.tolist() == pytest.approx([severity for _, severity in asked])
+    assert [KINDS[label] for label in batch.kinds] == [kind for kind, _ in asked]
+    assert batch.severities.tolist() == pytest.approx([severity for _, severity in asked])
 
 
 def test_every_copy_is_compared_with_the_patch_it_was_made_from():
@@ -187,16 +184,47 @@ def test_every_copy_is_compared_with_the_patch_it_was_made_from():
         return patch
 
     backbone = build_backbone(TINY.backbone, TINY.backbone_config)
-    pretext = PairPretext(backbone.channels, len(KINDS))
+    pretext = PRETEXTS["degradations"](backbone, len(KINDS))
     seen = []
-    pretext.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    clean, copies, *labels = make_batch(TINY, KINDS, sample, keep, 0)
-    pretext_loss(TINY, backbone, pretext, (clean, copies, *labels))
-    pretext_loss(TINY, backbone, pretext, (clean, copies.roll(2, dims=0), *labels))
-    same, other = seen
-    assert same.shape == (6, sum(backbone.channels))
-    torch.testing.assert_close(same, torch.zeros_like(same), rtol=0, atol=1e-9)
-    assert (other.sum(dim=1) > 1e-4).all()
+    pretext.trunk.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    batch = make_batch(TINY, KINDS, sample, keep, 0)
+    pretext(backbone, batch)
+    pretext(backbone, replace(batch, copies=batch.copies.roll(2, dims=0)))
+    same, other = seen  # log distances: equal images give the smallest value there is
+    torch.testing.assert_close(same, torch.full_like(same, float(np.log(1e-5) + 6)))
+    assert (other > same).any(dim=1).all()
+
+
+def test_a_view_keeps_the_patch_but_not_its_stretch():
+    batch = make_batch(TINY, KINDS, sample, distort, 0)
+    assert batch.view.shape == batch.clean.shape
+    assert not torch.equal(batch.view, batch.clean)
+
+
+@pytest.mark.parametrize("pretext", PRETEXTS)
+def test_every_pretext_is_learned(tmp_path, pretext):
+    config = replace(TINY, pretext=pretext, steps=40, references=6, learning_rate=1e-2)
+    parts = []
+    run(tmp_path, config, report=lambda step, logs: parts.append(logs))
+    total = [sum(value for name, value in logs.items() if name != "accuracy") for logs in parts]
+    first, last = np.mean(total[:8]), np.mean(total[-8:])
+    assert last < first
+
+
+def test_vicreg_counts_a_collapse_as_worst():
+    backbone = build_backbone(TINY.backbone, TINY.backbone_config)
+    batch = make_batch(TINY, KINDS, sample, distort, 0)
+    pretext = PRETEXTS["vicreg"](backbone, len(KINDS))
+    flat = Batch(**{**vars(batch), "clean": batch.clean * 0, "view": batch.view * 0})
+    parts = {name: float(value.detach()) for name, value in pretext(backbone, flat)[1].items()}
+    assert parts["variance"] == pytest.approx(2 * (1 - 0.01), abs=1e-4)  # std = sqrt(1e-4)
+    assert parts["invariance"] == 0
+
+
+def test_an_unknown_pretext_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(WeightsError, match="unknown pretext 'byol'; choose from: degradations"):
+        run(tmp_path, replace(TINY, pretext="byol"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_config_is_read_from_toml(tmp_path):
@@ -209,7 +237,7 @@ def test_a_config_is_read_from_toml(tmp_path):
 def test_an_unknown_key_is_refused_with_the_known_ones(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text("stepz = 12\nsede = 1\n")
-    with pytest.raises(WeightsError, match=r"unknown keys sede, stepz; known: backbone, .*steps"):
+    with pytest.raises(WeightsError, match=r"unknown keys sede, stepz; known: pretext, .*steps"):
         read_config(PretrainConfig, path)
 
 

@@ -128,7 +128,7 @@ def test_folds_keep_the_trials_of_one_reference_together(training, monkeypatch):
     cluster = trials.table["cluster"].to_numpy()
     fitted_on = []
 
-    def record(a, b, share, confidence, *, strength):
+    def record(a, b, share, confidence, *, strength, form):
         assert torch.equal(a[:, 0], b[:, 0])
         rows = a[:, 0].int().numpy()
         np.testing.assert_array_equal(share, trials.table["share_b"].to_numpy()[rows])
@@ -151,7 +151,7 @@ def test_cross_validation_scores_trials_that_were_not_fitted(monkeypatch, on_fit
     table = pd.DataFrame({"share_b": 1.0, "confidence": 3.0, "cluster": np.arange(30) // 3})
     trials = Judgements(table, *[np.zeros((30, 1, 1, 3), np.uint8)] * 3)
 
-    def know(a, *_, strength):
+    def know(a, *_, strength, form):
         return torch.where(a.sum(dim=0) > 0, on_fitted, on_left_out)
 
     monkeypatch.setattr(heads, "fit", know)

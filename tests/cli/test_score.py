@@ -134,7 +134,6 @@ def test_some_metrics_in_the_order_asked_for_each_once(run, pair):
     [
         (("--metrics", "mea"), "'mea': choose from lpips-sat, mae, rmse, "),
         (("--suite", "mine"), "'mine': choose from default, fidelity, "),
-        (("--suite", "spectral", "--bands", "nir"), "'spectral': sam needs two bands or more"),
         (("--weights", "lpips-sat"), "expected NAME=VALUE, got 'lpips-sat'"),
         (("--metrics", "mae,ergas"), "'ergas': ergas needs --factor"),
         (("--metrics", ","), "expected a comma-separated list, got ','"),
