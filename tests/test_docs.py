@@ -31,6 +31,7 @@ def report() -> ModuleType:
     [
         ("README.md", "agreement"),
         ("docs/lpips-sat.md", "agreement"),
+        ("docs/scoring.md", "scene"),
         ("docs/evidence.md", "votes"),
         ("docs/annotate.md", "rebuild"),
     ],
