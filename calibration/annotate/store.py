@@ -96,11 +96,9 @@ class Store:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise StudyError(f"{path} is missing")
-        self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA foreign_keys = ON")
+        # Two connections: nobody who reads waits for the disk that a vote waits for.
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._db, self._reader = _connect(path), _connect(path)
 
     @classmethod
     def create(cls, path: Path) -> Store:
@@ -113,7 +111,8 @@ class Store:
 
     def close(self) -> None:
         """Fold the log into the file and let go of it."""
-        with self._lock:
+        with self._writing, self._reading:
+            self._reader.close()
             self._db.close()
 
     def __enter__(self) -> Store:
@@ -239,14 +238,14 @@ class Store:
     # -- below
 
     def _rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        with self._lock:
+        with self._reading:
             named = values[0] if values and isinstance(values[0], dict) else values
-            return self._db.execute(query, named).fetchall()
+            return self._reader.execute(query, named).fetchall()
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """A transaction that other processes wait for; committed to disk when the block ends."""
-        with self._lock:
+        with self._writing:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -254,6 +253,14 @@ class Store:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA foreign_keys = ON")
+    return db
 
 
 def _answered(db: sqlite3.Connection, rater: Rater) -> int:
