@@ -96,6 +96,7 @@ def _added(pred: Tensor, ref: Tensor, lr: Tensor, valid: Tensor | None) -> Tenso
 
 def _sums(
     score: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
+    number: int,
     pred: Tensor,
     ref: Tensor,
     *,
@@ -105,7 +106,7 @@ def _sums(
 ) -> Tensor:
     """Float64 (N, 2K): for each score, the sum over blocks times their valid pixels; the latter.
 
-    lr: (N, C, H / f, W / f), NaN where invalid. A block less than 64 px wide or high adds nothing.
+    number: K; lr: (N, C, H / f, W / f), NaN where invalid. A block less than 64 px wide or high adds nothing.
     Adds up over tiles that are whole blocks.
     """
     factor = check_factor(pred, lr)
@@ -114,7 +115,7 @@ def _sums(
     known = lr.isfinite().all(dim=1, keepdim=True)
     usable = as_valid(valid, pred) & known.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     side, few = block_side(factor), block_side(factor) // factor
-    found = [pred.new_zeros((len(pred), 1), dtype=torch.float64)]
+    found = [pred.new_zeros((len(pred), 2 * number), dtype=torch.float64)]
     for blocks in zip(*(_cut(x, side) for x in (pred, ref, usable)), _cut(lr, few), strict=True):
         if min(blocks[0].shape[-2:]) >= MIN_SIZE:
             ours, truth, mask, theirs = blocks
@@ -122,7 +123,7 @@ def _sums(
             weight = mask.sum(dim=(1, 2, 3), dtype=torch.float64)[:, None]
             weight = weight.masked_fill(scores.isnan(), 0)
             found.append(torch.cat([scores.nan_to_num(0) * weight, weight], dim=1))
-    return sum(found)
+    return torch.stack(found).sum(dim=0)
 
 
 def _cut(x: Tensor, side: int) -> list[Tensor]:
@@ -138,7 +139,7 @@ def _column(sums: Tensor, *, column: int) -> Tensor:
 
 # Name -> unit, which way is up (as opensr-test reads it), the sums that it shares with others, and
 # its place in them.
-_AGREEMENT, _DETAIL = partial(_sums, _consistency), partial(_sums, _added)
+_AGREEMENT, _DETAIL = partial(_sums, _consistency, 3), partial(_sums, _added, 4)
 SCORES: dict[str, tuple[str, bool, Callable[..., Tensor], int]] = {
     "reflectance": (INPUT_UNITS, False, _AGREEMENT, 0),
     "spectral": ("degrees", False, _AGREEMENT, 1),

@@ -3,11 +3,12 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from affine import Affine
 
-from lpips_sat import open_pair, opensr, score_pair, suite
+from lpips_sat import open_pair, opensr, score_pair, suite, suites
 from lpips_sat.errors import GridMismatchError, MetricInputError
 from lpips_sat.functional import consistency, correctness, mtf, synthesis
 
@@ -120,6 +121,22 @@ def test_a_large_raster_is_the_mean_over_blocks_by_their_valid_pixels(monkeypatc
         mean = np.average([block[name] for block in blocks], weights=weights)
         assert result[f"opensr-{name}"] == pytest.approx(mean, abs=1e-9)
         assert tiled[f"opensr-{name}"] == pytest.approx(mean, abs=1e-9)
+
+
+def test_a_tile_too_thin_to_score_has_no_score(files, run, tmp_path):
+    sr, hr, lr = files
+    out = tmp_path / "rows.csv"
+    given = ("--lr", lr, "--metrics", "opensr-omission,mae", "--tiles", "--out", out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opensr, "BLOCK", 64)
+        done = run("score", sr, hr, *given, "--tile-size", 192)
+    assert done.exit_code == 0, done.stderr
+    rows = pd.read_csv(out)
+    assert rows["opensr-omission"].notna().tolist() == [True, True]
+    thin = torch.zeros(1, 3, 40, 192)
+    (metric,) = suites.build(["opensr-omission"], suites.Settings(RGB, lr_factor=4))
+    sums = metric.sums(thin, thin, lr=thin[..., ::4, ::4])
+    assert metric.from_sums(sums).isnan().all()
 
 
 @pytest.mark.parametrize(
