@@ -97,10 +97,11 @@ class NumpyUnpickler(pickle.Unpickler):
     """Reads nested dictionaries of numpy arrays and refuses everything else."""
 
     ALLOWED = frozenset({("numpy", "ndarray"), ("numpy", "dtype")})
+    ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and 2
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy.core.multiarray", "_reconstruct"):  # numpy 1's name
-            return np.empty(0).__reduce__()[0]  # the same, whatever numpy calls it now
+        if module in self.ARRAYS and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]
         if (module, name) in self.ALLOWED:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not an array")
@@ -138,7 +139,7 @@ def torch_state(path: Path) -> dict[str, Tensor]:
 
 
 class ShiftTolerantLpips(nn.Module):
-    """ST-LPIPS (Ghildyal & Liu 2022, doi:10.1007/978-3-031-19797-0_6), from the paper.
+    """ST-LPIPS (Ghildyal & Liu 2022, arXiv:2207.13686), from the paper.
 
     LPIPS whose convolutions have stride 1 and whose pooling is a maximum at stride 1, then a
     binomial blur at stride 2 over a border reflected by 2 px; AlexNet blurs before its first ReLU.

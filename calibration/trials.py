@@ -8,8 +8,6 @@ gives the very pixels the raters saw.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -17,8 +15,6 @@ from numpy.typing import NDArray
 from .distortions import distort
 
 Images = NDArray[np.uint8]
-# (source, crop) -> the reference patch, uint8 (H, W, 3)
-Reference = Callable[[str, str], Images]
 # As in satellite-2afc v1: most pairs that PSNR tells apart by more than this many dB are dropped.
 EASY_DB = 6.0
 EASY_KEPT = 0.25
@@ -42,20 +38,18 @@ def draw(references: list[tuple[str, str]], kinds: dict[str, float], *, seed: in
     return pd.DataFrame(rows, columns=[*columns, "seed", "draw"])
 
 
-def render(trials: pd.DataFrame, reference: Reference) -> tuple[Images, Images, Images]:
-    """The images (ref, a, b) of ``trials``, each uint8 (n, H, W, 3). Deterministic."""
-    shown: list[tuple[Images, Images, Images]] = []
-    for row in trials.itertuples(index=False):
-        clean = reference(str(row.source), str(row.crop))
-        sides = [
-            _side(clean, kind, severity, np.random.default_rng([row.seed, row.draw, side]))
-            for side, (kind, severity) in enumerate(
-                [(row.distortion_a, row.severity_a), (row.distortion_b, row.severity_b)], start=1
-            )
-        ]
-        shown.append((clean, sides[0], sides[1]))
-    ref, a, b = (np.stack(images) for images in zip(*shown, strict=True))
-    return ref, a, b
+def render(trials: pd.DataFrame, ref: Images) -> tuple[Images, Images, Images]:
+    """The images (ref, a, b) of ``trials``, each uint8 (n, H, W, 3). Deterministic.
+
+    ref: the reference patches (n, H, W, 3), cut where ``source`` and ``crop`` say.
+    """
+    sides: list[list[Images]] = [[], []]
+    for clean, row in zip(ref, trials.itertuples(index=False), strict=True):
+        shown = [(row.distortion_a, row.severity_a), (row.distortion_b, row.severity_b)]
+        for number, (kind, severity) in enumerate(shown, start=1):
+            rng = np.random.default_rng([row.seed, row.draw, number])
+            sides[number - 1].append(_side(clean, kind, severity, rng))
+    return ref, np.stack(sides[0]), np.stack(sides[1])
 
 
 def _side(clean: Images, kind: str, severity: float, rng: np.random.Generator) -> Images:

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     "--judgements",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder with images.npz, trials.csv, votes.csv.",
+    multiple=True,
+    help="A release (images.npz, trials.csv, votes.csv), BAPPS 2AFC folders, or a CSV or Parquet "
+    "table of pairs or of opinion scores. The first given validates, all train.",
 )
 @click.option(
     "--backbone",
     required=True,
-    help="Folder of a pretraining run, or a name such as timm:resnet18.",
+    help="Folder of a pretraining run, or a name: default, timm:resnet18, ...",
 )
 @click.option(
     "--checkpoint",
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="Where --tune runs.")
 @options.overwrite
 def calibrate(
-    judgements: Path,
+    judgements: tuple[Path, ...],
     backbone: str,
     checkpoint: str | None,
     name: str | None,
@@ -63,20 +65,24 @@ def calibrate(
 
     By default linear heads are fitted on frozen features. With --tune the backbone learns too,
     from the votes and from synthetic patches; the run is kept in OUT.run and resumes when called
-    again. Trials with id % 5 == 0 are never learned from; the agreement with them is printed beside
-    PSNR and SSIM. The folder written loads with LPIPSSat.from_pretrained.
+    again. Trials with id % 5 == 0 are never learned from; the agreement with those of the first
+    --judgements is printed beside PSNR and SSIM. The folder written loads with
+    LPIPSSat.from_pretrained.
     """
     if (tune is None) != (eurosat is None):
         raise click.UsageError("--tune and --eurosat go together: clean patches to distort")
     if tune is not None and checkpoint is not None:
         raise click.UsageError("--checkpoint fits heads on frozen features; leave out --tune")
     from ..calibration import calibrate as maker
-    from ..calibration.judgements import read_judgements
+    from ..calibration.judgements import Judgements
+    from ..calibration.readers import read_choices
 
     maker.check_folder(out, overwrite=overwrite)
     if heads is not None:
         check_output(heads, overwrite=overwrite)
-    metric, trials = maker.load_backbone(backbone, checkpoint), read_judgements(judgements)
+    first, *others = (read_choices(path) for path in judgements)
+    trials = Judgements.join([first, *(other.split()[0] for other in others)])
+    metric = maker.load_backbone(backbone, checkpoint)
     name = name or out.name
     if tune is None or eurosat is None:
         table = maker.calibrate(metric, trials, name=name, out=out)

@@ -8,7 +8,7 @@ is scored as it is; the shift is estimated all the same, and a clear one is warn
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,6 +153,9 @@ class _Moved:
         inner = (..., slice(row - top, row - top + height), slice(col - left, col - left + width))
         return moved[inner][0].numpy(), known[inner][0, 0].numpy()
 
+    def select(self, bands: Sequence[str]) -> _Moved:
+        return replace(self, side=self.side.select(bands))
+
 
 def _registered(pair: RasterPair, known: Alignment) -> RasterPair:
     pair = replace(pair, alignment=known)
@@ -184,6 +187,10 @@ class _Mapped:
         values, valid = self.side.read(window)
         mapped = [apply_curve(curve, band) for curve, band in zip(self.curves, values, strict=True)]
         return np.stack(mapped).astype(np.float32), valid
+
+    def select(self, bands: Sequence[str]) -> _Mapped:
+        index = [self.radiometry.bands.index(band) for band in bands]
+        return _Mapped(self.side.select(bands), tuple(self.curves[i] for i in index))
 
 
 def _fit(pair: RasterPair, how: Fit) -> tuple[dict[str, dict[str, Any]], int]:

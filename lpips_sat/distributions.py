@@ -82,7 +82,7 @@ class FID(FrechetInceptionDistance):
         then ``metric.compute()``. Images as :class:`PooledFeatures` takes them.
 
     References:
-        Heusel et al. 2017, eq. 6, arXiv:1706.08500. Sums by torchmetrics; the trace of the root by
+        Heusel et al. 2017, arXiv:1706.08500. Sums by torchmetrics; the trace of the root by
         singular values, because eigenvalues of a product gave negative distances.
     """
 
@@ -119,7 +119,7 @@ class KID(KernelInceptionDistance):
     Use and images as of :class:`FID`. ``seed`` decides which subsets are drawn.
 
     References:
-        Bińkowski et al. 2018, section 4, arXiv:1801.01401; computed by torchmetrics.
+        Bińkowski et al. 2018, arXiv:1801.01401; computed by torchmetrics.
     """
 
     def __init__(

@@ -186,6 +186,15 @@ class ERGAS(ImageMetric):
         super().__init__(tiled.ergas(ratio=ratio), **kwargs)
 
 
+class MTF(ImageMetric):
+    """Frequency up to which an image resolves, in cycles/px, see `functional.mtf`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.mtf(), **kwargs)
+
+
 class LPIPS(ImageMetric):
     """Learned perceptual image patch similarity, see `perceptual.LPIPS` for the arguments."""
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from .errors import MetricInputError
 from .functional.opensr import MIN_SIZE, check_factor, consistency, correctness, synthesis
@@ -45,11 +47,44 @@ def opensr(name: str, *, factor: int) -> Tiled:
     )
 
 
-def _consistency(pred: Tensor, ref: Tensor, lr: Tensor, valid: Tensor) -> Tensor:
+class OpenSR(Metric):
+    """opensr-test's scores as a `torchmetrics.Metric`: the mean over images of each.
+
+    Each image is scored whole, as opensr-test does; see `functional.opensr`. States, in float64
+    and summed over processes: `total` and `count`, one for each of `SCORES`. An image without a
+    score, such as one shifted by more than 5 px in `spatial`, is left out of that mean.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for state in ("total", "count"):
+            zero = torch.zeros(len(SCORES), dtype=torch.float64)
+            self.add_state(state, default=zero, dist_reduce_fx="sum")
+
+    def update(self, pred: Tensor, ref: Tensor, lr: Tensor, valid: Tensor | None = None) -> None:
+        """Add the scores of two batches (N, C, H, W) with their inputs (N, C, H / f, W / f)."""
+        parts = [_consistency(pred, ref, lr, valid), _added(pred, ref, lr, valid)]
+        scores = torch.cat(parts, dim=1).to(self.total.device)
+        self.total = self.total + scores.nansum(dim=0)
+        self.count = self.count + (~scores.isnan()).sum(dim=0)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The mean of each score by its name; NaN where no image has one."""
+        means = ratio_or_nan(self.total, self.count)
+        return dict(zip(SCORES, means, strict=True))
+
+
+def _consistency(pred: Tensor, ref: Tensor, lr: Tensor, valid: Tensor | None) -> Tensor:
     return torch.stack(consistency(pred, lr, valid=valid), dim=1)
 
 
-def _added(pred: Tensor, ref: Tensor, lr: Tensor, valid: Tensor) -> Tensor:
+def _added(pred: Tensor, ref: Tensor, lr: Tensor, valid: Tensor | None) -> Tensor:
     return torch.stack(
         [
             synthesis(pred, ref, lr, valid=valid),
@@ -60,7 +95,8 @@ def _added(pred: Tensor, ref: Tensor, lr: Tensor, valid: Tensor) -> Tensor:
 
 
 def _sums(
-    score: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    score: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
+    number: int,
     pred: Tensor,
     ref: Tensor,
     *,
@@ -70,7 +106,7 @@ def _sums(
 ) -> Tensor:
     """Float64 (N, 2K): for each score, the sum over blocks times their valid pixels; the latter.
 
-    lr: (N, C, H / f, W / f), NaN where invalid. A block less than 64 px wide or high adds nothing.
+    number: K; lr: (N, C, H / f, W / f), NaN where invalid. A block less than 64 px wide or high adds nothing.
     Adds up over tiles that are whole blocks.
     """
     factor = check_factor(pred, lr)
@@ -79,7 +115,7 @@ def _sums(
     known = lr.isfinite().all(dim=1, keepdim=True)
     usable = as_valid(valid, pred) & known.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     side, few = block_side(factor), block_side(factor) // factor
-    found = [pred.new_zeros((len(pred), 1), dtype=torch.float64)]
+    found = [pred.new_zeros((len(pred), 2 * number), dtype=torch.float64)]
     for blocks in zip(*(_cut(x, side) for x in (pred, ref, usable)), _cut(lr, few), strict=True):
         if min(blocks[0].shape[-2:]) >= MIN_SIZE:
             ours, truth, mask, theirs = blocks
@@ -87,7 +123,7 @@ def _sums(
             weight = mask.sum(dim=(1, 2, 3), dtype=torch.float64)[:, None]
             weight = weight.masked_fill(scores.isnan(), 0)
             found.append(torch.cat([scores.nan_to_num(0) * weight, weight], dim=1))
-    return sum(found)
+    return torch.stack(found).sum(dim=0)
 
 
 def _cut(x: Tensor, side: int) -> list[Tensor]:
@@ -103,7 +139,7 @@ def _column(sums: Tensor, *, column: int) -> Tensor:
 
 # Name -> unit, which way is up (as opensr-test reads it), the sums that it shares with others, and
 # its place in them.
-_AGREEMENT, _DETAIL = partial(_sums, _consistency), partial(_sums, _added)
+_AGREEMENT, _DETAIL = partial(_sums, _consistency, 3), partial(_sums, _added, 4)
 SCORES: dict[str, tuple[str, bool, Callable[..., Tensor], int]] = {
     "reflectance": (INPUT_UNITS, False, _AGREEMENT, 0),
     "spectral": ("degrees", False, _AGREEMENT, 1),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,3 +37,41 @@ def whole_file(path: StrPath, *, overwrite: bool) -> Iterator[Path]:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_absent(path: StrPath) -> None:
+    """Refuse an output that exists and that no option replaces."""
+    if Path(path).exists():
+        raise OutputExistsError(f"{path} exists: choose another name")
+
+
+@contextmanager
+def whole_folder(path: StrPath, *, mark: str, overwrite: bool = False) -> Iterator[Path]:
+    """Give a folder beside `path` to fill; move it there if all went well, else delete it.
+
+    mark: a file that every such folder holds. What exists is replaced only with `overwrite`, and
+    only if it holds that file: a mistyped name must not delete somebody's home.
+    """
+    target = Path(path)
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"{target} exists: choose another name or pass --overwrite")
+    if target.exists() and not (target / mark).is_file():
+        raise OutputExistsError(
+            f"{target} holds no {mark}, so it is not an earlier output and is not replaced: choose "
+            "another name"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    new, old = beside / "new", beside / "old"
+    new.mkdir()
+    try:
+        yield new
+        if target.exists():
+            target.replace(old)
+        new.replace(target)
+    except BaseException:
+        if old.exists():
+            old.replace(target)  # what was there stays
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -21,7 +21,7 @@ Window = tuple[int, int, int, int]
 
 
 class Side(Protocol):
-    """One image of a pair, read by windows."""
+    """One image, read by windows."""
 
     @property
     def path(self) -> str:
@@ -33,6 +33,9 @@ class Side(Protocol):
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float32], Mask]:
         """Read values (C, h, w) and which pixels (h, w) count."""
+
+    def select(self, bands: Sequence[str]) -> Side:
+        """Keep some bands, in the order asked for."""
 
 
 class PairMask(Protocol):

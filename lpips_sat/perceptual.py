@@ -29,7 +29,7 @@ from .radiometry import Kind
 from .validity import FILL_REACH, as_valid, combine, ratio_or_nan, soft_fill
 
 MIN_SIZE = 32
-# Stabilise the two quotients of DISTS (Ding et al. 2020, eqs. 5 and 6).
+# Stabilise the two quotients of DISTS (Ding et al. 2020).
 C1 = C2 = 1e-6
 
 
@@ -186,7 +186,7 @@ class DISTS(NetworkMetric):
         WeightsError: no weights, damaged ones, or those of another network.
 
     References:
-        Ding, Ma, Wang & Simoncelli 2020, eqs. 3 to 7, doi:10.1109/TPAMI.2020.3045810.
+        Ding, Ma, Wang & Simoncelli 2020, doi:10.1109/TPAMI.2020.3045810.
     """
 
     alpha: Tensor

@@ -5,7 +5,7 @@ Tiles of one scene are not independent, scenes are: whole clusters are resampled
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import inf, nan
@@ -59,6 +59,28 @@ def bootstrap_mean(
     means = np.concatenate([sums[d].sum(axis=1) / counts[d].sum(axis=1) for d in draws])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(data.mean()), float(low), float(high), len(data), len(sums))
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.intp]], float],
+    clusters: Sequence[Any] | NDArray[Any],
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Any ``statistic`` of rows (their indices) with an interval that resamples whole ``clusters``.
+
+    For means :func:`bootstrap_mean` is faster. Resamples whose statistic is undefined (NaN, such as
+    the correlation of a constant) do not count.
+    """
+    names, index = np.unique(np.asarray(clusters), return_inverse=True)
+    members = [np.flatnonzero(index == i) for i in range(len(names))]
+    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
+    values = [statistic(np.concatenate([members[i] for i in draw])) for draw in draws]
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    value = statistic(np.arange(len(index)))
+    return Interval(float(value), float(low), float(high), len(index), len(names))
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def ssim(*, data_range: float) -> Tiled:
     """Structural similarity, see `functional.ssim`."""
     given: dict[str, Any] = {"data_range": check_data_range(data_range)}
     sums = partial(ssim_sums, **given)
-    size = {"halo": HALO, "min_size": WINDOW}
+    size: dict[str, Any] = {"halo": HALO, "min_size": WINDOW}
     return Tiled("SSIM", "", True, sums, ssim_from_sums, settings=given, **size)
 
 
@@ -134,7 +134,7 @@ def ms_ssim(*, data_range: float) -> Tiled:
     """Multi-scale structural similarity, see `functional.ms_ssim`."""
     given: dict[str, Any] = {"data_range": check_data_range(data_range)}
     sums = partial(ms_ssim_sums, **given)
-    size = {"halo": MS_SSIM_HALO, "align": ALIGN, "min_size": MIN_SIZE}
+    size: dict[str, Any] = {"halo": MS_SSIM_HALO, "align": ALIGN, "min_size": MIN_SIZE}
     return Tiled("MS-SSIM", "", True, sums, ms_ssim_from_sums, settings=given, **size)
 
 
@@ -143,7 +143,7 @@ def cpsnr(*, data_range: float, max_shift: int = MAX_SHIFT) -> Tiled:
     reach: dict[str, Any] = {"max_shift": check_max_shift(max_shift)}
     given: dict[str, Any] = {"data_range": check_data_range(data_range), **reach}
     sums, from_sums = partial(cpsnr_sums, **reach), partial(cpsnr_from_sums, **given)
-    size = {"halo": max_shift, "min_size": 2 * max_shift + 1}
+    size: dict[str, Any] = {"halo": max_shift, "min_size": 2 * max_shift + 1}
     return Tiled("cPSNR", "dB", True, sums, from_sums, settings=given, **size)
 
 
@@ -152,7 +152,7 @@ def cssim(*, data_range: float, max_shift: int = MAX_SHIFT) -> Tiled:
     reach: dict[str, Any] = {"max_shift": check_max_shift(max_shift)}
     given: dict[str, Any] = {"data_range": check_data_range(data_range), **reach}
     sums, from_sums = partial(cssim_sums, **given), partial(cssim_from_sums, **reach)
-    size = {"halo": max_shift + HALO, "min_size": 2 * max_shift + WINDOW}
+    size: dict[str, Any] = {"halo": max_shift + HALO, "min_size": 2 * max_shift + WINDOW}
     first = partial(cpsnr_sums, **reach)
     return Tiled("cSSIM", "", True, sums, from_sums, settings=given, known_sums=first, **size)
 
@@ -192,7 +192,7 @@ def ergas(*, ratio: float) -> Tiled:
 
 def uiqi() -> Tiled:
     """Universal image quality index, see `functional.uiqi`."""
-    size = {"halo": UIQI_HALO, "min_size": UIQI_WINDOW}
+    size: dict[str, Any] = {"halo": UIQI_HALO, "min_size": UIQI_WINDOW}
     return Tiled("UIQI", "", True, uiqi_sums, uiqi_from_sums, **size)
 
 
@@ -204,5 +204,5 @@ def q2n() -> Tiled:
 
 def scc() -> Tiled:
     """Correlation of fine detail, see `functional.scc`."""
-    size = {"halo": SCC_HALO, "min_size": SCC_WINDOW}
+    size: dict[str, Any] = {"halo": SCC_HALO, "min_size": SCC_WINDOW}
     return Tiled("sCC", "", True, scc_sums, scc_from_sums, **size)

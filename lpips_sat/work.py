@@ -120,7 +120,7 @@ def score_part(task: Task) -> Outcome:
     try:
         with open_item(item, options, task.alignment) as pair:
             metrics = build_metrics(options, *pair.facts)
-            parts, rows = _cut(pair, options.tile, task.part)
+            parts, rows = _cut(pair, metrics, options.tile, task.part)
             with closing(tile_sums(pair, metrics, tile=options.tile, rows=rows)) as pieces:
                 tiles = list(pieces) if options.tiles else [_in_one(pieces)]
             facts = {
@@ -216,8 +216,12 @@ def check_options(options: ScoreOptions, *, lr: bool) -> tuple[TileMetric, ...]:
     return metrics
 
 
-def _cut(pair: RasterPair, tile: int, part: int) -> tuple[int, slice]:
+def _cut(
+    pair: RasterPair, metrics: Sequence[TileMetric], tile: int, part: int
+) -> tuple[int, slice]:
     """How many parts the pair has, and which rows of tiles belong to this one."""
+    if any(getattr(metric, "known_sums", None) for metric in metrics):
+        return 1, slice(None)  # every part would begin with a pass over the whole pair
     per_part = math.ceil(PART_PIXELS / (tile * pair.grid.width))
     rows = math.ceil(pair.grid.height / tile)
     return math.ceil(rows / per_part), slice(part * per_part, (part + 1) * per_part)

@@ -3,11 +3,12 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from affine import Affine
 
-from lpips_sat import open_pair, opensr, score_pair, suite
+from lpips_sat import open_pair, opensr, score_pair, suite, suites
 from lpips_sat.errors import GridMismatchError, MetricInputError
 from lpips_sat.functional import consistency, correctness, mtf, synthesis
 
@@ -122,6 +123,22 @@ def test_a_large_raster_is_the_mean_over_blocks_by_their_valid_pixels(monkeypatc
         assert tiled[f"opensr-{name}"] == pytest.approx(mean, abs=1e-9)
 
 
+def test_a_tile_too_thin_to_score_has_no_score(files, run, tmp_path):
+    sr, hr, lr = files
+    out = tmp_path / "rows.csv"
+    given = ("--lr", lr, "--metrics", "opensr-omission,mae", "--tiles", "--out", out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opensr, "BLOCK", 64)
+        done = run("score", sr, hr, *given, "--tile-size", 192)
+    assert done.exit_code == 0, done.stderr
+    rows = pd.read_csv(out)
+    assert rows["opensr-omission"].notna().tolist() == [True, True]
+    thin = torch.zeros(1, 3, 40, 192)
+    (metric,) = suites.build(["opensr-omission"], suites.Settings(RGB, lr_factor=4))
+    sums = metric.sums(thin, thin, lr=thin[..., ::4, ::4])
+    assert metric.from_sums(sums).isnan().all()
+
+
 @pytest.mark.parametrize(
     ("factor", "side"), [(2, 768), (3, 768), (4, 768), (5, 640), (8, 768), (13, 832)]
 )
@@ -173,6 +190,19 @@ def test_sets_take_a_folder_or_a_column_of_low_resolution_files(run, files, tmp_
     both = run("score", manifest, "--lr", lr)
     assert both.exit_code == 2
     assert "without --lr" in both.stderr
+
+
+def test_the_torchmetrics_class_is_the_mean_over_images(arrays):
+    sr, hr, lr = (torch.from_numpy(x)[None] for x in arrays)
+    far = torch.roll(sr, 40, dims=3)
+    metric = opensr.OpenSR()
+    metric.update(sr, hr, lr)
+    metric.update(torch.cat([sr, far]), torch.cat([hr, hr]), torch.cat([lr, lr]))
+    one, other = expected(*arrays), expected(far[0], hr[0], lr[0])
+    assert np.isnan(other["spatial"])
+    other["spatial"] = one["spatial"]  # left out of the mean
+    wanted = {name: (2 * one[name] + other[name]) / 3 for name in NAMES}
+    assert {name: x.item() for name, x in metric.compute().items()} == pytest.approx(wanted)
 
 
 def test_the_resolved_frequency_is_told_in_metres_too(run, files, arrays):

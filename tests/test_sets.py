@@ -107,6 +107,8 @@ def test_a_scene_in_parts_has_the_numbers_of_the_whole(scene, monkeypatch):
     expected = whole(scene, ["LPIPS-Sat", "MAE", "PSNR", "SSIM", "SAM"], tile=64)
     for name, value in expected.items():
         assert row[name] == pytest.approx(value, rel=1e-12)
+    # cSSIM begins with a pass over the whole pair, which every part would repeat
+    assert score_part(Task(scene, replace(options, metrics=("cssim",)))).parts == 1
     assert (row["pixels"], row["valid_share"]) == (300 * 140, pytest.approx(1 - 4900 / 42000))
 
 

@@ -87,7 +87,7 @@ class ImageNetTrunk(Backbone):
 
 
 class L2Pool(nn.Module):
-    """sqrt(g * x^2 + 1e-12) at stride 2, g a Hann window of 3 x 3 (Ding et al. 2020, eq. 3)."""
+    """sqrt(g * x^2 + 1e-12) at stride 2, g a Hann window of 3 x 3 (Ding et al. 2020)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2)), zeros beyond the border."""

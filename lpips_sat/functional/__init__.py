@@ -8,7 +8,7 @@ memory is scored with the same maths:
 - `<metric>_from_sums(sums)` -> float64 (N,).
 
 `data_range`, `ratio` and `max_shift` go to the steps that need them. `<metric>_per_band` gives
-(N, C) for metrics that are defined band by band.
+(N, C) for metrics that are defined band by band. `opensr` compares whole images, and has no sums.
 """
 
 from .bias import bias, bias_per_band

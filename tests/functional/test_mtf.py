@@ -17,6 +17,7 @@ from lpips_sat.functional.mtf import (
     ring_frequencies,
     spectral_energy,
 )
+from lpips_sat.metrics import MTF
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,14 @@ def test_what_has_no_detail_to_compare_has_no_score(scene):
     flat = torch.full_like(scene, 0.1)
     assert mtf(scene, flat).isnan()
     assert mtf(flat, scene).item() < 1 / 64
+
+
+def test_the_torchmetrics_class_is_the_mean_over_images(scene):
+    metric = MTF()
+    for sigma in (1.0, 2.0):
+        metric.update(blurred(scene, sigma), scene)
+    each = torch.cat([mtf(blurred(scene, sigma), scene) for sigma in (1.0, 2.0)])
+    torch.testing.assert_close(metric.compute(), each.mean())
 
 
 def test_small_images_are_refused_and_small_tiles_add_nothing(scene):
