@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +48,7 @@ def compare(tables: tuple[Path, ...], common: bool, level: float, seed: int, as_
 
     if len(tables) < 2:
         raise click.UsageError("give two tables or more")
-    names = _names(tables)
+    names = options.method_names(tables)
     read = {name: read_results(path) for name, path in zip(names, tables, strict=True)}
     found = compare_tables(read, common=common, level=level, seed=seed)
     if as_json:
@@ -60,14 +59,6 @@ def compare(tables: tuple[Path, ...], common: bool, level: float, seed: int, as_
     console = Console(highlight=False, emoji=False)
     for metric in found:
         console.print(Group(_standings(metric, level), _duels(metric, level), ""))
-
-
-def _names(tables: tuple[Path, ...]) -> list[str]:
-    """The shortest ending of each path that no other has; a file given twice is an error."""
-    if len({path.resolve() for path in tables}) < len(tables):
-        raise click.UsageError("a table is given twice")
-    stems = Counter(path.stem for path in tables)
-    return [path.stem if stems[path.stem] == 1 else str(path) for path in tables]
 
 
 def _standings(metric: MetricComparison, level: float) -> Table:

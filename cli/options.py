@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -158,3 +159,11 @@ def plain(value: Any) -> Any:
 def path_argument(name: str, **options: Any) -> Callable[[F], F]:
     """A path, or any name that GDAL opens; whether it exists is checked where it is opened."""
     return click.argument(name, type=click.Path(path_type=Path), **options)
+
+
+def method_names(tables: tuple[Path, ...]) -> list[str]:
+    """The shortest ending of each path that no other has; a file given twice is an error."""
+    if len({path.resolve() for path in tables}) < len(tables):
+        raise click.UsageError("a table is given twice")
+    stems = Counter(path.stem for path in tables)
+    return [path.stem if stems[path.stem] == 1 else str(path) for path in tables]

@@ -19,9 +19,12 @@ from .. import __version__
 from ..errors import OutputExistsError, UnknownMetricError
 from ..outputs import check_output
 from . import options
+from .score_alignment import alignment_options
 from .score_set import SetRun, score_pairs, set_options
 
 if TYPE_CHECKING:
+    from ..harmonize import Fit
+    from ..raster import Resampling
     from ..scoring import PairResult
     from ..suites import Settings
     from ..tiled import TileMetric
@@ -75,6 +78,7 @@ BETTER = {True: "higher", False: "lower", None: "near 0"}
     "map_path",
     help="Write LPIPS-Sat per pixel to this GeoTIFF: squares are cells of coarse features.",
 )
+@alignment_options
 @set_options
 @options.overwrite
 def score(
@@ -114,6 +118,9 @@ def _options(
     factor: float | None,
     tiles: bool,
     tile: int,
+    reproject: Resampling | None,
+    register: bool,
+    harmonize: Fit | None,
     **said: Any,
 ) -> ScoreOptions:
     from ..work import ScoreOptions
@@ -129,6 +136,9 @@ def _options(
         factor=factor,
         tiles=tiles,
         tile=tile,
+        reproject=reproject,
+        register=register,
+        harmonize=harmonize,
     )
 
 
@@ -142,23 +152,17 @@ def _score_one(
     map_path: str | None,
     overwrite: bool,
 ) -> None:
-    from ..raster import MapWriter, open_pair
+    from ..items import Item
+    from ..raster import MapWriter
     from ..scoring import score_pair
+    from ..work import open_item
 
     if map_path is not None:
         check_output(map_path, overwrite=overwrite)
         _check_no_input(map_path, [path for path in (pred, ref, mask, lr) if path is not None])
     with ExitStack() as stack:
-        pair = stack.enter_context(
-            open_pair(
-                pred,
-                ref,
-                radiometry=how.radiometry,
-                bands=how.bands,
-                mask_path=mask,
-                lr_path=lr,
-            )
-        )
+        item = Item(id=pred, pred=pred, ref=ref, scene=pred, mask=mask, lr=lr)
+        pair = stack.enter_context(open_item(item, how))
         chosen = _choose(how.suite, how.metrics, how.settings(*pair.facts))
         writer = None
         if map_path is not None:
@@ -177,12 +181,16 @@ def _score_one(
             map_writer=writer,
             progress=lambda pixels: bar.advance(task, pixels),
         )
+    warning = pair.alignment.warning(register=how.register)
+    warnings = [warning] if warning else []
     if as_json:
         named = {"pred": pred, "ref": ref, "mask": mask, "lr": lr}
-        found = {**named, **dataclasses.asdict(result)}
+        found = {**named, **dataclasses.asdict(result), "warnings": warnings}
         click.echo(json.dumps(options.plain(found), indent=2))
     else:
         Console().print(_table(result))
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
     if map_path is not None:
         click.echo(f"map: {map_path}", err=True)
 

@@ -195,6 +195,12 @@ def _tell(results: Results, out: Path | None) -> None:
         if len(several) > 1:
             shown = "; ".join(v if isinstance(v, str) else ",".join(v) for v in several)
             click.echo(f"warning: means mix pairs of several {key}: {shown}", err=True)
+    doubtful = results.scored.drop_duplicates("id")
+    doubtful = doubtful[doubtful["warning"] != ""]
+    for row in doubtful.head(SHOWN).itertuples():
+        click.echo(f"warning: {row.id}: {row.warning}", err=True)
+    if len(doubtful) > SHOWN:
+        click.echo(f"warning: {len(doubtful) - SHOWN} more, see the column warning", err=True)
     failed = results.failed
     for row in failed.head(SHOWN).itertuples():
         click.echo(f"failed: {row.id}: {str(row.reason).splitlines()[0]}", err=True)

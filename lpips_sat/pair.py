@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from .alignment import Alignment
 from .errors import MetricInputError, RadiometryError
 from .grid import Grid
 from .radiometry import Kind, Radiometry, canonical_band
@@ -88,7 +89,8 @@ class Tile:
 class RasterPair:
     """Two rasters on one grid with their common bands; made by `open_pair`.
 
-    lr_factor: by how much the grid is finer than that of the low-resolution image, if there is one.
+    lr_factor: by how much the grid is finer than that of the low-resolution image, if there is one;
+    alignment: how the prediction came to lie where it does, see `lpips_sat.align.align`.
     """
 
     grid: Grid
@@ -99,6 +101,7 @@ class RasterPair:
     _mask: PairMask | None
     _lr: Side | None = None
     lr_factor: int | None = None
+    alignment: Alignment = field(default_factory=Alignment)
 
     @property
     def lr_radiometry(self) -> Radiometry | None:
@@ -143,13 +146,14 @@ class RasterPair:
         margin = -(-halo // align) * align
         for row in range(0, self.grid.height, size)[rows]:
             for col in range(0, self.grid.width, size):
-                yield self._tile(row, col, size, margin)
+                yield self.window(row, col, size, size, halo=margin)
 
-    def _tile(self, row: int, col: int, size: int, margin: int) -> Tile:
-        height, width = min(size, self.grid.height - row), min(size, self.grid.width - col)
-        top, left = max(0, row - margin), max(0, col - margin)
-        bottom = min(self.grid.height, row + height + margin)
-        right = min(self.grid.width, col + width + margin)
+    def window(self, row: int, col: int, height: int, width: int, *, halo: int = 0) -> Tile:
+        """Read one piece: a core of height x width px at (row, col), cut at the image's border."""
+        height, width = min(height, self.grid.height - row), min(width, self.grid.width - col)
+        top, left = max(0, row - halo), max(0, col - halo)
+        bottom = min(self.grid.height, row + height + halo)
+        right = min(self.grid.width, col + width + halo)
         window = (top, left, bottom - top, right - left)
         pred, valid = self._pred.read(window)
         ref, ref_valid = self._ref.read(window)

@@ -1,18 +1,19 @@
 """Rasters in, maps out: the only file that imports rasterio.
 
 Nothing is read whole: a pair is iterated in tiles with a halo. Two rasters are compared pixel by
-pixel only if they lie on the same grid; nothing is resampled here.
+pixel only if they lie on the same grid; nothing is resampled unless it is asked for.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,11 @@ import rasterio
 import rasterio.windows
 import torch
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import Resampling as WarpResampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
 
+from .alignment import Alignment
 from .errors import GridMismatchError, MetricInputError, RadiometryError, RasterError
 from .grid import Grid, check_refinement, check_same_grid
 from .outputs import StrPath, check_output, whole_file
@@ -62,6 +66,7 @@ HTTP_LIMITS = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
     "GDAL_HTTP_MAX_RETRY": 3,
 }
+Resampling = Literal["nearest", "bilinear", "cubic"]  # as GDAL's warper does them
 BLOCK_PX = 256  # the side of a block in what is written
 
 
@@ -119,6 +124,7 @@ def open_pair(
     mask_path: StrPath | None = None,
     lr_path: StrPath | None = None,
     lr_radiometry: RadiometryOptions | None = None,
+    reproject: Resampling | None = None,
 ) -> Iterator[RasterPair]:
     """Open two rasters for reading tile by tile; everything but the pixels is checked here.
 
@@ -128,6 +134,8 @@ def open_pair(
     mask_path: a one-band raster on the same grid, as GDAL's masks are: 0 = invalid, others valid.
     lr_path: the low-resolution image that the prediction was made from, with the same bands, whose
     pixels the grid divides into a whole number; lr_radiometry: what the user says of it.
+    reproject: resample a prediction on another grid to the reference's: "nearest", "bilinear" or
+    "cubic" (default: such a pair is an error).
 
     A pixel counts if it is finite and not nodata in every compared band of both files, not
     transparent in an alpha band (never a data band), and valid in the files' own masks.
@@ -141,6 +149,9 @@ def open_pair(
         if both.scale is not None and pred_radiometry is None and ref_radiometry is None:
             _check_one_scale(pred, ref)
         grid = _grid(ref.src)
+        resampled = reproject if _grid(pred.src).difference(grid) else None
+        if resampled is not None:
+            pred = replace(pred, src=_warp(stack, pred, grid, resampled))
         check_same_grid(_grid(pred.src), grid, pred_name=pred.path, ref_name=ref.path)
         common = common_bands(pred, ref, bands)
         if pred.radiometry.kind != ref.radiometry.kind:
@@ -152,11 +163,34 @@ def open_pair(
         mask = None if mask_path is None else _open_mask(stack, mask_path, grid, ref.path)
         pred, ref = pred.select(common), ref.select(common)
         dtype = str(ref.src.dtypes[ref.indexes[0] - 1])
-        if lr_path is None:
-            yield RasterPair(grid, common, dtype, pred, ref, mask)
-            return
-        lr, factor = _open_lr(stack, lr_path, lr_radiometry or both, ref, grid)
-        yield RasterPair(grid, common, dtype, pred, ref, mask, lr, factor)
+        lr, factor = None, None
+        if lr_path is not None:
+            lr, factor = _open_lr(stack, lr_path, lr_radiometry or both, ref, grid)
+        done = Alignment(reproject=resampled)
+        yield RasterPair(grid, common, dtype, pred, ref, mask, lr, factor, done)
+
+
+def _warp(stack: ExitStack, side: _Side, grid: Grid, resampling: Resampling) -> Any:
+    """See an image on another grid: floating, NaN where it holds nothing."""
+    own = _grid(side.src)
+    if own.crs is None or grid.crs is None:
+        raise GridMismatchError(
+            f"{side.path} cannot be reprojected: both images need a CRS\n  {own}\n  {grid}"
+        )
+    with _clear_errors(side.path, "reproject"):
+        return stack.enter_context(
+            WarpedVRT(
+                side.src,
+                crs=grid.crs,
+                transform=grid.transform,
+                width=grid.width,
+                height=grid.height,
+                resampling=WarpResampling[resampling],
+                src_nodata=side.radiometry.nodata,
+                nodata=math.nan,
+                dtype="float64",
+            )
+        )
 
 
 def _open_lr(

@@ -32,12 +32,18 @@ COLUMNS = {
     "id": "string",  # names the pair; the same in the tables of several methods
     "pred": "string",
     "ref": "string",
+    "mask": "string",  # empty where there is none
     "scene": "string",  # the cluster: rows of one scene are not independent
     "status": "string",  # OK or FAILED
     "reason": "string",  # why it failed; empty if it did not
     "pixels": "int64",
     "valid_share": "float64",
     "seconds": "float64",
+    "shift_dy": "float64",  # how far the prediction lies from the reference, in pixels down ...
+    "shift_dx": "float64",  # ... and right; null where nothing could be estimated
+    "shift_reliability": "float64",  # in [0, 1], see lpips_sat.registration.Shift
+    "alignment": "string",  # JSON: what was done to the prediction; empty if nothing
+    "warning": "string",  # empty if there is none
 }
 TILE_COLUMNS = {"row": "int64", "col": "int64", "height": "int64", "width": "int64"}
 
@@ -80,11 +86,14 @@ class Results:
     def from_rows(
         cls, rows: Sequence[dict[str, Any]], provenance: dict[str, Any], *, tiles: bool = False
     ) -> Results:
-        """Make a table of rows; what a row does not have is null."""
+        """Make a table of rows; what a row does not have is empty text, or null."""
         import pyarrow as pa
 
         schema = _schema(list(provenance["metrics"]), tiles=tiles)
-        return cls(pa.Table.from_pylist(list(rows), schema).to_pandas(), provenance)
+        empty = {name: "" for name, kind in COLUMNS.items() if kind == "string"}
+        return cls(
+            pa.Table.from_pylist([empty | row for row in rows], schema).to_pandas(), provenance
+        )
 
 
 def check_results_output(path: StrPath, *, overwrite: bool) -> None:

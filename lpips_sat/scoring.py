@@ -50,7 +50,11 @@ class Score:
 
 @dataclass(frozen=True)
 class PairResult:
-    """The scores of one pair with everything that they depend on."""
+    """The scores of one pair with everything that they depend on.
+
+    alignment: `shift`, the estimate in pixels, if one was made, and `applied`, what was done to the
+    prediction; see `lpips_sat.align.align`.
+    """
 
     scores: list[Score]
     bands: tuple[str, ...]
@@ -60,6 +64,7 @@ class PairResult:
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
     version: str = __version__
+    alignment: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
         """The value of a metric by its name."""
@@ -107,6 +112,7 @@ def score_pair(
         valid_pixels / pixels,
         time.perf_counter() - began,
         _settings(pair, metrics),
+        alignment=pair.alignment.describe(),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .alignment import Alignment
 from .errors import LpipsSatError, ResultsError
 from .executors import run_tasks
 from .items import Item, is_local
@@ -93,15 +94,16 @@ def _missing(
         if 0 not in there:
             yield task
             continue
-        for part in range(1, there[0].parts):
-            if part not in there:
-                yield replace(task, part=part)
+        for rest in _rest(task, there[0]):
+            if rest.part not in there:
+                yield rest
 
 
 def _rest(task: Task, outcome: Outcome) -> list[Task]:
-    """The other parts of a pair, whose number is known once the first is done."""
+    """The other parts of a pair: their number and the alignment are known from the first."""
     others = range(1, outcome.parts) if task.part == 0 else ()
-    return [replace(task, part=part) for part in others]
+    known = outcome.facts.get("alignment")
+    return [replace(task, part=part, alignment=known) for part in others]
 
 
 def _absolute(item: Item) -> Item:
@@ -177,12 +179,13 @@ def _rows(item: Item, outcomes: Sequence[Outcome], options: ScoreOptions) -> lis
         except LpipsSatError as error:
             reason = str(error)
     names = {"id": item.id, "pred": item.pred, "ref": item.ref, "scene": item.scene}
+    names["mask"] = item.mask or ""
     seconds = sum(outcome.seconds for outcome in outcomes)
     if reason:
         place = dict.fromkeys(("row", "col", "height", "width"), 0) if options.tiles else {}
         failed = {"status": FAILED, "reason": reason, "pixels": 0, "seconds": seconds}
         return [{**names, **failed, **place}]
-    rows = []
+    rows, aligned = [], _alignment_cells(outcomes[0], options)
     for tile, scores in scored:
         pixels = tile.height * tile.width
         place = {"row": tile.row, "col": tile.col, "height": tile.height, "width": tile.width}
@@ -194,11 +197,25 @@ def _rows(item: Item, outcomes: Sequence[Outcome], options: ScoreOptions) -> lis
                 "pixels": pixels,
                 "valid_share": tile.valid / pixels,
                 "seconds": seconds / len(scored),
+                **aligned,
                 **(place if options.tiles else {}),
                 **{score.name: score.value for score in scores},
             }
         )
     return rows
+
+
+def _alignment_cells(outcome: Outcome, options: ScoreOptions) -> dict[str, Any]:
+    """What a row says of the alignment of its pair."""
+    found = Alignment.from_json(outcome.facts["alignment"])
+    cells: dict[str, Any] = {"warning": found.warning(register=options.register)}
+    if found.shift is not None:
+        shift = found.shift
+        cells |= {"shift_dy": shift.dy, "shift_dx": shift.dx}
+        cells["shift_reliability"] = shift.reliability
+    if found.applied:
+        cells["alignment"] = json.dumps(found.applied)
+    return cells
 
 
 def _metric_facts(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -17,11 +17,14 @@ from typing import Any
 import torch
 
 from . import __version__, suites
+from .align import align
+from .alignment import Alignment
 from .errors import LpipsSatError, MetricInputError
+from .harmonize import Fit
 from .items import Item
 from .pair import RasterPair
 from .radiometry import PRESETS, Kind, RadiometryOptions
-from .raster import open_pair
+from .raster import Resampling, open_pair
 from .scoring import TILE, Score, TileSums, add_up, check_tile, finish, tile_sums
 from .tiled import TileMetric
 
@@ -35,7 +38,8 @@ class ScoreOptions:
     """How pairs are scored; plain values, since they travel and are compared.
 
     suite, metrics: names, see `lpips_sat.suites`; weights: (metric, name or path); tiles: whether
-    a row is a tile; tile: side of a tile's core in pixels. The others as `open_pair` and
+    a row is a tile; tile: side of a tile's core in pixels; reproject, register, harmonize: how the
+    prediction is aligned, see `open_pair` and `align`. The others as `open_pair` and
     `lpips_sat.suites.Settings` take them, sequences as tuples.
     """
 
@@ -49,6 +53,18 @@ class ScoreOptions:
     factor: float | None = None
     tiles: bool = False
     tile: int = TILE
+    reproject: Resampling | None = None
+    register: bool = False
+    harmonize: Fit | None = None
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> ScoreOptions:
+        """Undo `dataclasses.asdict` and JSON, which made lists of tuples."""
+        given = {name: _tuples(value) for name, value in plain.items()}
+        given["radiometry"] = RadiometryOptions(
+            **{name: _tuples(value) for name, value in plain["radiometry"].items()}
+        )
+        return cls(**given)
 
     def settings(
         self, bands: Sequence[str], kind: Kind, lr_factor: int | None, gsd: float | None
@@ -72,11 +88,12 @@ class ScoreOptions:
 
 @dataclass(frozen=True)
 class Task:
-    """Part number `part`, from 0, of a pair."""
+    """Part number `part`, from 0, of a pair; alignment: what part 0 found, as plain values."""
 
     item: Item
     options: ScoreOptions
     part: int = 0
+    alignment: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,14 +118,7 @@ def score_part(task: Task) -> Outcome:
     began = time.perf_counter()
     options, item = task.options, task.item
     try:
-        with open_pair(
-            item.pred,
-            item.ref,
-            radiometry=options.radiometry,
-            bands=options.bands,
-            mask_path=item.mask,
-            lr_path=item.lr,
-        ) as pair:
+        with open_item(item, options, task.alignment) as pair:
             metrics = build_metrics(options, *pair.facts)
             parts, rows = _cut(pair, metrics, options.tile, task.part)
             with closing(tile_sums(pair, metrics, tile=options.tile, rows=rows)) as pieces:
@@ -117,6 +127,7 @@ def score_part(task: Task) -> Outcome:
                 **dict(zip(FACTS, pair.facts, strict=True)),
                 "pred_radiometry": pair.pred_radiometry.describe(),
                 "ref_radiometry": pair.ref_radiometry.describe(),
+                "alignment": pair.alignment.describe(),
             }
     except LpipsSatError as error:
         reason = str(error)
@@ -125,6 +136,28 @@ def score_part(task: Task) -> Outcome:
     else:
         return Outcome(parts, "", time.perf_counter() - began, facts, [_pack(t) for t in tiles])
     return Outcome(reason=reason or "no reason given", seconds=time.perf_counter() - began)
+
+
+@contextmanager
+def open_item(
+    item: Item, options: ScoreOptions, known: Mapping[str, Any] | None = None
+) -> Iterator[RasterPair]:
+    """Open a pair and align it as these options say; known: the alignment, if it was found."""
+    with open_pair(
+        item.pred,
+        item.ref,
+        radiometry=options.radiometry,
+        bands=options.bands,
+        mask_path=item.mask,
+        lr_path=item.lr,
+        reproject=options.reproject,
+    ) as pair:
+        yield align(
+            pair,
+            register=options.register,
+            harmonize=options.harmonize,
+            known=None if known is None else Alignment.from_json(known),
+        )
 
 
 def scores_of(
@@ -216,3 +249,7 @@ def _pack(tile: TileSums) -> tuple[int, int, int, int, int, list[list[float]]]:
 def _unpack(packed: Iterable[Any]) -> TileSums:
     *place, sums = packed
     return TileSums(*place, tuple(torch.tensor([s], dtype=torch.float64) for s in sums))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

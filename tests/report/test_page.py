@@ -1,0 +1,113 @@
+"""The page in a real browser: it works from disk, offline, on a phone and in the dark."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium in PATH")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def opened(browser, page):
+    """Open the page; whatever the console says or the page asks for ends the test."""
+    heard, tabs = [], []
+
+    def visit(**options):
+        tab = browser.new_page(**options)
+        tab.set_default_timeout(120_000)
+        tabs.append(tab)
+        tab.on("console", lambda message: heard.append(message.text))
+        tab.on("pageerror", lambda error: heard.append(str(error)))
+        tab.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith(("data:", page.as_uri()))
+                else heard.append(request.url)
+            ),
+        )
+        tab.goto(page.as_uri())
+        return tab
+
+    yield visit
+    for tab in tabs:
+        tab.close()
+    assert heard == []
+
+
+def transforms(tab):
+    """How the pictures of the case that is shown are moved, without repetition."""
+    return tab.eval_on_selector_all(
+        ".case:not([hidden]) .view img", "all => [...new Set(all.map(i => i.style.transform))]"
+    )
+
+
+def test_zoom_and_pan_move_all_panels_alike(opened):
+    tab = opened(viewport={"width": 1280, "height": 900})
+    tab.click("[data-zoom='2']")
+    assert transforms(tab) == ["scale(2) translate(-25%, -25%)"]
+    assert tab.text_content("output") == "2\N{MULTIPLICATION SIGN}"
+    view = tab.locator(".case:not([hidden]) .view").first
+    view.scroll_into_view_if_needed()
+    box = view.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.mouse.move(x + box["width"] / 4, y)
+    tab.mouse.up()
+    (moved,) = transforms(tab)
+    assert "translate(-12.5" in moved or "translate(-12.4" in moved or "translate(-12.6" in moved
+    tab.keyboard.down("Control")
+    tab.mouse.wheel(0, -200)
+    tab.keyboard.up("Control")
+    tab.wait_for_function("document.querySelector('output').textContent === '4\u00d7'")
+    assert len(transforms(tab)) == 1
+    view.focus()
+    tab.keyboard.press("0")
+    assert tab.text_content("output") == "1\N{MULTIPLICATION SIGN}"
+    assert all("scale(1)" in t for t in transforms(tab))
+
+
+def test_one_image_is_shown_at_a_time_and_links_lead_to_it(opened):
+    tab = opened(viewport={"width": 1280, "height": 900})
+    shown = ".case:not([hidden])"
+    assert tab.locator(shown).count() == 1
+    first = tab.locator(shown).get_attribute("id")
+    tab.click("[data-step='1']")
+    assert tab.locator(shown).get_attribute("id") != first
+    target = tab.locator("#extremes a").last.get_attribute("href")
+    tab.locator("#extremes a").last.click()
+    tab.wait_for_function(f"!document.querySelector('{target}').hidden")
+    assert f"#{tab.locator(shown).get_attribute('id')}" == target
+    assert tab.input_value("select") == target[1:]
+    assert tab.evaluate(
+        "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_light_and_dark(opened, scheme):
+    tab = opened(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    dark = sum(int(v) for v in ground.removeprefix("rgb(").rstrip(")").split(",")) < 200
+    assert dark == (scheme == "dark")
+
+
+def test_paper_shows_every_image_and_no_buttons(opened):
+    tab = opened()
+    tab.emulate_media(media="print")
+    assert tab.locator(".case:visible").count() == tab.locator(".case").count() == 5
+    assert not tab.locator(".tools").is_visible()
