@@ -63,7 +63,7 @@ def load_backbone(source: str, checkpoint: str | None = None) -> LPIPSSat:
 def _begin(metric: LPIPSSat) -> LPIPSSat:
     """Of the card keep what is about the backbone; the heads are fitted anew."""
     known = {key: metric.card[key] for key in INHERITED if key in metric.card}
-    if "name" in known:  # weights of this package; others say themselves what they are
+    if known.keys() - {"backbone"}:  # weights made here; others say themselves what they are
         metric.card.clear()
         metric.card["backbone"] = known
     return metric

@@ -198,7 +198,7 @@ def uiqi() -> Tiled:
 
 def q2n() -> Tiled:
     """Hypercomplex quality index of all bands, see `functional.q2n`."""
-    size = {"align": BLOCK, "min_size": BLOCK}
+    size: dict[str, Any] = {"align": BLOCK, "min_size": BLOCK}
     return Tiled("Q2n", "", True, q2n_sums, q2n_from_sums, **size)
 
 

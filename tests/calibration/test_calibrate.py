@@ -168,7 +168,7 @@ def test_leaving_a_source_out_fits_on_the_others_only(judged, monkeypatch):
     codes = torch.from_numpy(pd.factorize(source, sort=True)[0]).float()[:, None]
     fitted_on = []
 
-    def record(a, b, share, confidence, *, strength):
+    def record(a, b, share, confidence, *, strength, form):
         assert strength == 0.01
         assert len(a) == len(b) == len(share) == len(confidence)
         fitted_on.append(set(a[:, 0].int().tolist()))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lpips_sat.backbones.runs import read_config
+from lpips_sat.calibration.calibrate import load_backbone, save
 from lpips_sat.calibration.judgements import Judgements, read_judgements
 from lpips_sat.calibration.teacher import cross_validate, fit_teacher
 from lpips_sat.calibration.tune import TuneConfig, build_pool, tune
@@ -131,3 +132,15 @@ def test_tuning_on_the_command_line_needs_clean_patches(run, tmp_path):
     result = run("calibrate", *given, "--tune", tmp_path / "config.toml")
     assert result.exit_code == 2
     assert "--tune and --eurosat go together" in result.stderr
+
+
+def test_tuning_a_tuned_metric_goes_on_from_its_heads(tuned, trials, tmp_path):
+    save(tuned, tmp_path / "first")
+    metric = load_backbone(str(tmp_path / "first"))
+    before = torch.cat([*metric.heads])
+    config = replace(TINY, steps=1, learning_rate=0.0, head_rate=0.0)
+    again = tune(config, metric, trials.split()[0], tmp_path / "run", sample=sample)
+    shares = torch.cat([*again.heads]) / before  # the same but for the scale, which anchor sets
+    torch.testing.assert_close(shares, shares[0].expand_as(shares))
+    assert again.card["tuning"]["steps"] == 1
+    assert again.card["backbone"]["tuning"]["steps"] == TINY.steps
