@@ -143,9 +143,9 @@ def _read(source: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 def _item(row: Mapping[str, Any], source: Path, number: int) -> Item:
     cells = {name: "" if v is None else str(v).strip() for name, v in row.items()}
-    for name in REQUIRED:
-        if not cells[name]:
-            raise ResultsError(f"{source}, pair {number}: {name} is empty")
+    for role in REQUIRED:
+        if not cells[role]:
+            raise ResultsError(f"{source}, pair {number}: {role} is empty")
     paths = {
         role: name if not is_local(name) else str(source.parent / name)
         for role in ("pred", "ref", "mask", "lr")
