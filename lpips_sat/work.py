@@ -125,6 +125,7 @@ def score_part(task: Task) -> Outcome:
                 tiles = list(pieces) if options.tiles else [_in_one(pieces)]
             facts = {
                 **dict(zip(FACTS, pair.facts, strict=True)),
+                "bands": list(pair.bands),  # as it comes back from a journal
                 "pred_radiometry": pair.pred_radiometry.describe(),
                 "ref_radiometry": pair.ref_radiometry.describe(),
                 "alignment": pair.alignment.describe(),
