@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,3 +37,36 @@ def whole_file(path: StrPath, *, overwrite: bool) -> Iterator[Path]:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: StrPath, *, overwrite: bool, marker: str) -> Iterator[Path]:
+    """Give an empty folder beside `path` to fill; move it there if all went well, else delete it.
+
+    With `overwrite` a folder is replaced, but only if it holds the file `marker`: a folder that
+    was not made by the same command is never deleted.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise RasterError(f"cannot make {target}: folder {target.parent} is missing; create it")
+    if target.exists():
+        if not target.is_dir():
+            raise OutputExistsError(f"{target} is a file: name a new folder")
+        if not overwrite:
+            raise OutputExistsError(f"{target} exists: choose another folder or pass --overwrite")
+        if not (target / marker).is_file():
+            raise OutputExistsError(f"{target} has no {marker}: it is not replaced; choose another")
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    new, old = beside / "new", beside / "old"
+    try:
+        new.mkdir()
+        yield new
+        if target.exists():
+            target.replace(old)
+        new.replace(target)
+    except BaseException:
+        if old.exists():
+            old.replace(target)  # what was there stays
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

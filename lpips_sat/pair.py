@@ -34,6 +34,14 @@ class Side(Protocol):
         """Read values (C, h, w) and which pixels (h, w) count."""
 
 
+class Image(Side, Protocol):
+    """One raster, read by windows of its grid."""
+
+    @property
+    def grid(self) -> Grid:
+        """Tell where its pixels lie."""
+
+
 class PairMask(Protocol):
     """Which pixels of a pair count, read by windows."""
 

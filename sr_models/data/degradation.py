@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import interpolate
 
-from lpips_sat import LpipsSatError
+from .errors import DegradationError
 
 Image = npt.NDArray[np.floating[Any]]
 
@@ -58,10 +58,6 @@ SHOT_SHARE = 0.5
 QUANTUM = 1e-4
 # A Gaussian is cut at this many standard deviations: what is left out is below 1e-6.
 REACH = 5.0
-
-
-class DegradationError(LpipsSatError, ValueError):
-    """An image or a parameter that a degradation cannot take."""
 
 
 class Degradation(Protocol):

@@ -11,11 +11,11 @@ from sr_models.data.degradation import (
     SENTINEL2,
     Bicubic,
     Blind,
-    DegradationError,
     Physical,
     gaussian_sigma,
     sentinel2,
 )
+from sr_models.data.errors import DegradationError
 
 NOISELESS = {"snr": (math.inf,), "reference": (0.2,), "quantum": 0.0}
 
