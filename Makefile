@@ -10,10 +10,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format types docs build clean
+.PHONY: help demo test test-slow lint format types evidence evidence-loss docs build clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -52,6 +52,19 @@ types: .venv/.installed ## type-check the package as a normal install lays it ou
 	@rm -rf build
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
+
+# Where satellite-2afc (images, trials, votes) and EuroSAT RGB (zip or folder) lie.
+JUDGEMENTS ?= satellite-2afc
+EUROSAT ?= EuroSAT_RGB.zip
+
+evidence: .venv/.installed ## measure docs/evidence.md: make evidence JUDGEMENTS=... EUROSAT=...
+	$(BIN)/python -m pip install --quiet -e '.[report]'
+	$(BIN)/python benchmarks/evidence.py --judgements '$(JUDGEMENTS)' --eurosat '$(EUROSAT)'
+	$(BIN)/python benchmarks/report.py --figures
+
+evidence-loss: .venv/.installed ## train with LPIPS-Sat as a loss, unless done for these weights
+	$(BIN)/python benchmarks/loss.py '$(EUROSAT)'
+	$(BIN)/python benchmarks/report.py
 
 docs: .venv/.installed ## build the documentation into site/
 	$(BIN)/python -m pip install --quiet -e '.[docs]'

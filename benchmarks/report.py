@@ -6,16 +6,25 @@ python benchmarks/report.py --figures     # also draws docs/images/ (needs the e
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
 import tempfile
 from pathlib import Path
 
+import evidence_page
+
 from lpips_sat.weights import cards
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/lpips-sat.md")
+PAGES = (
+    "README.md",
+    "docs/lpips-sat.md",
+    "docs/scoring.md",
+    "docs/evidence.md",
+    "docs/annotate.md",
+)
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -72,7 +81,14 @@ def throughput_table() -> str:
             for peer in ("LPIPS-alex", "LPIPS-vgg")
         )
         lines.append(f"| {shape} | {ours} | {ratios} |")
+    memory = found["forward_peak_megabytes"]
     score = found["score"]
+    lines.append("")
+    lines.append(
+        f"Peak memory of a forward pass of {memory['pixels'] / 1e6:.1f} Mpx: "
+        + ", ".join(f"{name} {value} MB" for name, value in memory.items() if name != "pixels")
+        + "."
+    )
     lines.append("")
     lines.append(
         f"`lpips-sat score` on {score['pixels'] / 1e6:.0f} Mpx x {score['bands']} bands, "
@@ -80,6 +96,48 @@ def throughput_table() -> str:
         f"({score['megapixels_per_second']:.2f} Mpx/s), peak memory {score['peak_megabytes']} MB. "
         f"{found['threads']} threads, torch {found['torch']}, medians of {found['rounds']} rounds."
     )
+    return "\n".join(lines)
+
+
+def scene_table() -> str:
+    found = json.loads((RESULTS / "scene.json").read_text())
+    sizes, full = found["sizes"], list(found["sizes"])[-1]
+    lines = [
+        f"`lpips-sat score` on {found['bands']} bands with the default suite "
+        f"({', '.join(sizes[full]['metrics'])}), {found['threads']} thread:",
+        "",
+        "| scene | CPU time | Mpx per CPU second | wall time | peak memory |",
+        "|---|---|---|---|---|",
+    ]
+    for side, row in sizes.items():
+        pixels, cpu = int(side) ** 2 / 1e6, row["cpu_seconds"]
+        name = f"**{side} px** (a Sentinel-2 tile)" if side == full else f"{side} px"
+        lines.append(
+            f"| {name} | {cpu:.0f} s | {pixels / cpu:.2f} | {row['wall_seconds']:.0f} s "
+            f"| {row['peak_megabytes']} MB |"
+        )
+    one, two = found["workers"]["1"], found["workers"]["2"]
+    speed_up = one["wall_seconds"] / two["wall_seconds"]
+    reading = found["read_ahead"]
+    per_megapixel = ", ".join(
+        f"{name} {row['cpu_seconds_per_megapixel']:.2f} s" for name, row in found["tiles"].items()
+    )
+    load = [row["load"] for row in (*sizes.values(), one, two)]
+    lines += [
+        "",
+        f"CPU time grows as the number of pixels to the power of {found['slope']:.2f} (1 = linear; "
+        "log-log, without what starting takes). "
+        f"Two workers: {two['wall_seconds']:.0f} s of wall time instead of "
+        f"{one['wall_seconds']:.0f} s ({speed_up:.2f} x), {two['peak_megabytes']} MB each. Reading "
+        f"ahead: {reading['cheap_metrics_seconds']:.1f} s instead of "
+        f"{reading['cheap_metrics_seconds_without']:.1f} s with MAE, PSNR and SAM, "
+        f"{reading['default_suite_seconds']:.1f} s instead of "
+        f"{reading['default_suite_seconds_without']:.1f} s with the default suite. "
+        f"CPU time per megapixel on the same tile: {per_megapixel}.",
+        "",
+        f"Torch {found['torch']}, {found['cores']} cores shared with other programs (load "
+        f"{min(load):.0f} to {max(load):.0f}), so that wall times are too long by that much.",
+    ]
     return "\n".join(lines)
 
 
@@ -93,13 +151,52 @@ def knn_sentence() -> str:
     )
 
 
+def study_table() -> str:
+    lines = [
+        "| experiment | references left out | 95 % interval | sources left out | equal weights |",
+        "|---|---|---|---|---|",
+    ]
+    with (ROOT / "calibration" / "study.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            keys = ("references left out", "low", "high", "sources left out", "equal weights")
+            held, low, high, sources, equal = (float(row[key]) for key in keys)
+            lines.append(
+                f"| `{row['name']}` | {held:.3f} | {low:.3f} to {high:.3f} | {sources:.3f} | "
+                f"{equal:.3f} |"
+            )
+    return "\n".join(lines)
+
+
+def rebuild_table() -> str:
+    found = json.loads((RESULTS / "rebuild.json").read_text())
+    lines = [
+        f"{found['references_identical']:.0%} of the {found['trials']} references are identical. "
+        "Sides, medians:",
+        "",
+        "| distortion | identical to the released side | PSNR to it | PSNR of the released side to "
+        "its reference | of the rebuilt one |",
+        "|---|---|---|---|---|",
+    ]
+    for kind, row in found["kinds"].items():
+        lines.append(
+            f"| {kind} | {row['identical']:.0%} | {row['psnr_to_released']} dB | "
+            f"{row['psnr_of_released']} dB | {row['psnr_of_rebuilt']} dB |"
+        )
+    lines += ["", "100 dB stands for identical images."]
+    return "\n".join(lines)
+
+
 BLOCKS = {
+    "study": study_table,
+    "rebuild": rebuild_table,
     "agreement": agreement_table,
     "provenance": provenance_table,
     "throughput": throughput_table,
+    "scene": scene_table,
     "knn": knn_sentence,
     "unseen": unseen_sentence,
     "groups": group_table,
+    **evidence_page.BLOCKS,
 }
 
 
@@ -155,6 +252,7 @@ def draw_sample() -> None:
 def main() -> None:
     if "--figures" in sys.argv[1:]:
         draw_sample()
+        evidence_page.draw(ROOT / "docs" / "images")
     for page in PAGES:
         path = ROOT / page
         path.write_text(fill(path.read_text()))

@@ -3,7 +3,8 @@
     python benchmarks/throughput.py    # minutes on 2 cores; writes results/throughput.json
 
 Throughput does not depend on weight values, so the peers' trunks are torchvision's, untrained. The
-networks take turns within each round; ratios are medians over rounds.
+networks take turns within each round; ratios are medians over rounds. Peak memory is that of one
+forward pass in a process of its own, beyond what the process held before.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,7 @@ from lpips_sat.sample import make_sample
 
 RESULT = Path(__file__).parent / "results" / "throughput.json"
 ROUNDS = 7
+MEMORY_SIDE = 1024
 SHAPES = {"256 px, batch 8": (8, 3, 256, 256), "1024 px, batch 1": (1, 3, 1024, 1024)}
 # Zhang et al. 2018 compare after the ReLUs of AlexNet's five and after VGG16's five blocks.
 TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}
@@ -60,21 +64,30 @@ class PlainLpips(nn.Module):
         )
 
 
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "LPIPS-Sat": lambda: LPIPSSat(radiometry="display"),
+    "LPIPS-alex": lambda: PlainLpips("alex"),
+    "LPIPS-vgg": lambda: PlainLpips("vgg"),
+}
+
+
 def main() -> None:
-    score = score_scene()  # first: on Linux a child's peak memory is never below its parent's
+    if sys.argv[1:2] == ["--memory"]:
+        print(peak_megabytes(NETWORKS[sys.argv[2]]()))
+        return
+    # Children first: on Linux a child's peak memory is never below its parent's.
+    score, memory = score_scene(), {name: measure_memory(name) for name in NETWORKS}
     torch.manual_seed(0)
-    networks = {
-        "LPIPS-Sat": LPIPSSat(radiometry="display"),
-        "LPIPS-alex": PlainLpips("alex"),
-        "LPIPS-vgg": PlainLpips("vgg"),
-    }
+    networks = {name: build() for name, build in NETWORKS.items()}
     result = {
         "version": __version__,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),
         "rounds": ROUNDS,
+        "load_before": round(os.getloadavg()[0], 1),
         "forward": {name: compare(networks, shape) for name, shape in SHAPES.items()},
+        "forward_peak_megabytes": {"pixels": MEMORY_SIDE**2, **memory},
         "score": score,
     }
     RESULT.parent.mkdir(exist_ok=True)
@@ -103,6 +116,21 @@ def compare(networks: dict[str, nn.Module], shape: tuple[int, ...]) -> dict[str,
         }
         for name, times in seconds.items()
     }
+
+
+def measure_memory(name: str) -> int:
+    """Peak MB of one forward pass of a network, measured in a process of its own."""
+    command = [sys.executable, __file__, "--memory", name]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def peak_megabytes(network: nn.Module) -> int:
+    x, y = torch.rand(2, 1, 3, MEMORY_SIDE, MEMORY_SIDE)
+    held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    with torch.inference_mode():
+        network(x, y)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return round((peak - held) / 1e6)
 
 
 def score_scene() -> dict[str, float]:

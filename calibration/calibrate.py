@@ -16,27 +16,33 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import __version__
+from ..backbones.ssl4eo import PUBLISHED, RGB
 from ..errors import OutputExistsError, WeightsError
-from ..functional import psnr, ssim
 from ..lpips import CONFIG_FILE, STATE_FILE, LPIPSSat
 from . import evaluate, heads
 from .judgements import VALIDATION_STEP, Judgements
 
 # What LPIPSSat.save_pretrained writes.
 FILES = {CONFIG_FILE, STATE_FILE, "README.md"}
-# What the card of a metric tuned further keeps of the card it started from.
-CARRIED = ("pretraining", "tuning")
+# What the card of weights says of where they come from, for the card of what is made from them.
+INHERITED = ("name", "version", "sha256", "raters", "licence", "pretraining", "tuning", "backbone")
 
 
-def load_backbone(source: str) -> LPIPSSat:
-    """A metric to calibrate, from a pretraining folder, a saved metric's folder, or a name."""
+def load_backbone(source: str, checkpoint: str | None = None) -> LPIPSSat:
+    """A metric to calibrate, from a pretraining folder, a saved metric's folder, or a name.
+
+    ``checkpoint``: the weights of an ``ssl4eo-s12-...`` backbone, a file or ``"hub"``.
+    """
     folder = Path(source)
+    if checkpoint is not None and source not in PUBLISHED:
+        raise WeightsError(
+            f"a checkpoint goes with one of {', '.join(PUBLISHED)}, not with {source!r}"
+        )
     if not folder.is_dir():
-        return LPIPSSat(source, radiometry="display")
+        config = None if checkpoint is None else {"checkpoint": checkpoint}
+        return _begin(LPIPSSat(source, radiometry="display", backbone_config=config))
     if (folder / STATE_FILE).is_file():
-        metric = LPIPSSat.from_pretrained(folder, radiometry="display")
-        metric.card = {k: metric.card[k] for k in CARRIED if k in metric.card}
-        return metric
+        return _begin(LPIPSSat.from_pretrained(folder, radiometry="display", bands=RGB))
     weights = folder / "backbone.safetensors"
     if not weights.is_file():
         raise WeightsError(
@@ -51,6 +57,15 @@ def load_backbone(source: str) -> LPIPSSat:
         card={"pretraining": config},
     )
     metric.backbone.load_state_dict(load_file(weights))
+    return metric
+
+
+def _begin(metric: LPIPSSat) -> LPIPSSat:
+    """Of the card keep what is about the backbone; the heads are fitted anew."""
+    known = {key: metric.card[key] for key in INHERITED if key in metric.card}
+    if "name" in known:  # weights of this package; others say themselves what they are
+        metric.card.clear()
+        metric.card["backbone"] = known
     return metric
 
 
@@ -106,29 +121,34 @@ def publish(
         if new.any()
         else {"trials": 0},
         by_group=evaluate.by_group(ours, validation).round(4).to_dict(orient="records"),
+        input=metric.to_input.about,
         **facts,
-        **STANDING_FACTS,
+        **standing_facts(trials),
     )
+    of_backbone = metric.card.get("backbone", {}).get("licence", metric.card["licence"])
+    if of_backbone != metric.card["licence"]:
+        metric.card["licence"] += f"; backbone: {of_backbone}"
     # Judged on display patches; what is saved starts, as LPIPSSat does, with reflectance.
-    metric.config["radiometry"] = "reflectance"
+    metric.config.update(radiometry="reflectance", bands=list(metric.to_input.composite))
     save(metric, out)
     return table
 
 
-# What is true of every metric that this module writes.
-STANDING_FACTS: dict[str, Any] = {
-    "input": "true colours B04, B03, B02 (or a documented composite) over 0.275 reflectance, "
-    "0.55 beyond the red edge; see lpips_sat/composites.py",
-    "unit": "1 = the mean score of a x2 bicubic round trip of the calibration patches as the "
-    "raters saw them (64 px, stretched for display); a duller scene scores less",
-    "raters": "runs of a vision-language model, not people",
-    "licence": "Apache-2.0; made from EuroSAT (MIT), PlanetScope Open California "
-    "(CC BY-SA 4.0), NAIP (public domain) and modified Copernicus Sentinel data",
-    "validation": f"trials with id % {VALIDATION_STEP} == 0, never fitted; intervals: 95 %, "
-    "bootstrap over reference images. Votes are held out, scenes are not: the few scenes behind "
-    "the PlanetScope, NAIP and Sentinel-2 trials occur in training trials too (EuroSAT chips "
-    "rarely), and unlabelled patches of the Sentinel-2 scene in pretraining; see unseen_references",
-}
+def standing_facts(trials: Judgements) -> dict[str, str]:
+    """What is true of every metric that this module makes of ``trials``."""
+    about = trials.about
+    held_out = (
+        f"trials with id % {VALIDATION_STEP} == 0, never fitted; intervals: 95 %, bootstrap over "
+        "reference images"
+    )
+    return {
+        "unit": "1 = the mean score of a x2 bicubic round trip of the calibration patches as the "
+        f"raters saw them ({trials.ref.shape[1]} px, stretched for display); a duller scene scores "
+        "less",
+        "raters": str(about.get("raters", "not stated by the judgements")),
+        "licence": str(about.get("licence", "not stated by the judgements")),
+        "validation": ". ".join([held_out, *([about["leakage"]] if "leakage" in about else [])]),
+    }
 
 
 def agreements(metric: LPIPSSat, trials: Judgements) -> dict[str, NDArray[np.float64]]:
@@ -136,8 +156,7 @@ def agreements(metric: LPIPSSat, trials: Judgements) -> dict[str, NDArray[np.flo
     distances: dict[str, evaluate.Distance] = {
         "LPIPS-Sat": metric,
         "the same backbone, equal weights": LPIPSSat(metric.backbone, radiometry="display"),
-        "SSIM": _negative(ssim),
-        "PSNR": _negative(psnr),
+        **{name: evaluate.CLASSIC[name] for name in ("SSIM", "PSNR")},
     }
     return {
         label: evaluate.agreement(*evaluate.pair_distances(distance, trials), trials.share_b)
@@ -187,10 +206,3 @@ def save(metric: LPIPSSat, out: Path) -> None:
         beside.replace(out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _negative(similarity: Any) -> evaluate.Distance:
-    def distance(pred: Tensor, ref: Tensor) -> Tensor:
-        return -similarity(pred, ref, data_range=1.0)
-
-    return distance

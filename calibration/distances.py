@@ -24,8 +24,9 @@ REACH = 1  # positions that "shift" looks around
 
 def pooled(x: Tensor, y: Tensor) -> Tensor:
     """Point-wise after overlapping L2 pooling (Hénaff & Simoncelli 2016, sec. 2.2), 3 x 3."""
+    window = min(3, *x.shape[-2:])
     x, y = unit_vectors(x), unit_vectors(y)
-    roots = [torch.sqrt(F.avg_pool2d(f * f, 3, stride=1) + 1e-8) for f in (x, y)]
+    roots = [torch.sqrt(F.avg_pool2d(f * f, window, stride=1) + 1e-8) for f in (x, y)]
     return (roots[0] - roots[1]).square().mean(dim=(2, 3))
 
 

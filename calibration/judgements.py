@@ -1,16 +1,19 @@
 """Two-alternative forced-choice judgements: which of A and B looks more like the reference?
 
-A release is a folder with ``images.npz`` (``ref``, ``a``, ``b``: uint8 (n, H, W, 3)),
-``trials.csv`` (what each side shows) and ``votes.csv`` (who chose what). The trials and votes of
-satellite-2afc v1, without images, are part of the package. Its raters are runs of a
-vision-language model, not people.
+A release is a folder with ``images.npz`` (``ref``, ``a``, ``b``: uint8 (n, H, W, 3), trial i in
+place i), ``trials.csv`` (what each side shows) and ``votes.csv`` (who chose what). The trials and
+votes of satellite-2afc v1 and v2, without images, are part of the package. Their raters are runs
+of a vision-language model, not people.
 """
 
 from __future__ import annotations
 
+import json
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +21,9 @@ from numpy.typing import NDArray
 
 from ..errors import LpipsSatError
 
-SHIPPED_TABLE = Path(__file__).parent / "satellite_2afc_v1"
+CARD_FILE = "card.json"
+SHIPPED = {release: Path(__file__).parent / f"satellite_2afc_{release}" for release in ("v1", "v2")}
+SHIPPED_TABLE = SHIPPED["v1"]
 # Trials whose id is a multiple of this validate and are never fitted.
 VALIDATION_STEP = 5
 # A guess (confidence 1) counts less: two raters agree on 66 % of the trials where one guessed.
@@ -34,13 +39,15 @@ class Judgements:
     """Trials with their votes, one row each.
 
     ``table`` has the columns of trials.csv plus ``share_b`` (share of votes for B), ``votes``,
-    ``confidence`` (mean) and ``cluster`` (the reference image the patch was cut from).
+    ``confidence`` (mean; NaN where nobody said) and ``cluster`` (the reference image the patch was
+    cut from). ``about`` is what the release's card says, such as ``raters`` and ``licence``.
     """
 
     table: pd.DataFrame
     ref: NDArray[np.uint8]
     a: NDArray[np.uint8]
     b: NDArray[np.uint8]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -48,7 +55,7 @@ class Judgements:
     def where(self, keep: NDArray[np.bool_]) -> Judgements:
         """The trials for which ``keep`` (n,) is True."""
         table = self.table[keep].reset_index(drop=True)
-        return Judgements(table, self.ref[keep], self.a[keep], self.b[keep])
+        return Judgements(table, self.ref[keep], self.a[keep], self.b[keep], self.about)
 
     @property
     def share_b(self) -> NDArray[np.float64]:
@@ -56,14 +63,31 @@ class Judgements:
         return self.table["share_b"].to_numpy(np.float64)
 
     def folds(self, count: int) -> NDArray[np.int64]:
-        """A fold 0 .. count - 1 for each trial (n,); whole reference images stay together."""
-        _, cluster = np.unique(self.table["cluster"], return_inverse=True)
+        """A fold 0 .. count - 1 for each trial (n,); whole reference images stay together.
+
+        With fewer reference images than folds, single patches do.
+        """
+        column = "cluster" if self.table["cluster"].nunique() >= count else "crop"
+        _, cluster = np.unique(self.table[column], return_inverse=True)
         return np.random.default_rng(0).integers(count, size=cluster.max() + 1)[cluster]
 
     @property
     def weight(self) -> NDArray[np.float64]:
         """How much each trial counts in a fit (n,)."""
         return np.where(self.table["confidence"].to_numpy() < 1.5, GUESS_WEIGHT, 1.0)
+
+    @classmethod
+    def join(cls, releases: Sequence[Judgements]) -> Judgements:
+        """Several releases as one; the patches must have one size."""
+        sides = {release.ref.shape[1:] for release in releases}
+        if len(sides) > 1:
+            raise JudgementError(f"releases of different patch sizes: {sorted(sides)}")
+        images = ([getattr(r, side) for r in releases] for side in ("ref", "a", "b"))
+        table = pd.concat([r.table for r in releases], ignore_index=True)
+        about = dict(releases[0].about)
+        if names := [str(r.about["name"]) for r in releases if "name" in r.about]:
+            about["name"] = " + ".join(names)
+        return cls(table, *(np.concatenate(side) for side in images), about)
 
     def split(self) -> tuple[Judgements, Judgements]:
         """(training, validation) trials."""
@@ -121,7 +145,20 @@ def read_judgements(folder: Path) -> Judgements:
             f"{table['id'].max()}"
         )
     rows = table["id"].to_numpy()
-    return Judgements(table, ref[rows], a[rows], b[rows])
+    return Judgements(table, ref[rows], a[rows], b[rows], read_card(folder))
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What the release says of itself; satellite-2afc v1 itself came without a card."""
+    trials = (folder / "trials.csv").read_bytes()
+    if not (folder / CARD_FILE).is_file() and trials == (SHIPPED_TABLE / "trials.csv").read_bytes():
+        folder = SHIPPED_TABLE
+    try:
+        return json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise JudgementError(f"{folder / CARD_FILE} is not JSON: {error}") from error
 
 
 def _read_images(path: Path) -> list[NDArray[np.uint8]]:

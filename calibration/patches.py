@@ -41,17 +41,10 @@ def read_eurosat(path: Path | None, *, held_out: bool = False, download: bool = 
     Chips that occur in the shipped judgements are always left out, so that these references are
     not seen in pretraining. ``held_out`` gives the tenth that training never sees, else the rest.
     """
-    if download and path is not None and not path.exists():
-        from torchvision.datasets import EuroSAT
-
-        EuroSAT(str(path), download=True)
-    if path is None or not path.exists():
-        raise LpipsSatError(
-            f"EuroSAT RGB not found at {path}: pass its zip or folder with --eurosat, or --download"
-        )
+    path = find_eurosat(path, download=download)
     used = set(read_table()["crop"].str.split(":").str[0])
     images, labels = [], []
-    for name, data in _jpegs(path):
+    for name, data in jpegs(path):
         key = "/".join(Path(name).parts[-2:])
         held = zlib.crc32(Path(name).name.encode()) % HELD_OUT_STEP == 0
         if key not in used and held == held_out:
@@ -62,8 +55,21 @@ def read_eurosat(path: Path | None, *, held_out: bool = False, download: bool = 
     return Chips(np.stack(images), labels)
 
 
-def _jpegs(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of every chip, sorted by name."""
+def find_eurosat(path: Path | None, *, download: bool = False) -> Path:
+    """``path`` if EuroSAT is there; with ``download`` torchvision fetches it into a new folder."""
+    if download and path is not None and not path.exists():
+        from torchvision.datasets import EuroSAT
+
+        EuroSAT(str(path), download=True)
+    if path is None or not path.exists():
+        raise LpipsSatError(
+            f"EuroSAT RGB not found at {path}: pass its zip or folder with --eurosat, or --download"
+        )
+    return path
+
+
+def jpegs(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of every chip in a zip or a folder, sorted by name."""
     if path.is_dir():
         for file in sorted(path.rglob("*.jpg")):
             yield str(file), file.read_bytes()

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from .distortions import KINDS
 from .evaluate import to_batch
-from .judgements import Judgements
+from .judgements import JudgementError, Judgements
 
 Floats = NDArray[np.float64]
 # Kinds whose severity has only three levels (distortions.nearest, distortions.oversmooth).
@@ -63,6 +64,12 @@ def fit_teacher(trials: Judgements, *, strength: float = 3.0) -> Teacher:
     raw = [statistics(trials.ref, side) for side in (trials.a, trials.b)]
     both = np.concatenate(raw)
     kinds = tuple(sorted({*table["distortion_a"], *table["distortion_b"]}))
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or table[["severity_a", "severity_b"]].isna().any(axis=None):
+        raise JudgementError(
+            "a teacher needs trials between known distortions with their severities, but "
+            f"{', '.join(unknown) or 'a severity'} is not known: calibrate without --tune"
+        )
     blank = Teacher(kinds, both.mean(axis=0), both.std(axis=0), np.zeros(0))
     of_a, of_b = (
         _design(

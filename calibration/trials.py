@@ -1,13 +1,12 @@
 """Two-alternative trials whose images can be made again: reference, two distortions, a seed.
 
 A row of a trials table names the reference (``source``, ``crop``), what each side shows
-(``distortion_a``, ``severity_a``, ``distortion_b``, ``severity_b``) and the ``seed`` of the
-release. With the reference images at hand, :func:`render` gives the very pixels the raters saw.
+(``distortion_a``, ``severity_a``, ``distortion_b``, ``severity_b``), and the ``seed`` and number of
+the ``draw`` that decide the randomness in them. With the reference images at hand, :func:`render`
+gives the very pixels the raters saw.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,6 @@ from numpy.typing import NDArray
 from .distortions import distort
 
 Images = NDArray[np.uint8]
-# (source, crop) -> the reference patch, uint8 (H, W, 3)
-Reference = Callable[[str, str], Images]
 # As in satellite-2afc v1: most pairs that PSNR tells apart by more than this many dB are dropped.
 EASY_DB = 6.0
 EASY_KEPT = 0.25
@@ -35,26 +32,24 @@ def draw(references: list[tuple[str, str]], kinds: dict[str, float], *, seed: in
         sides = rng.choice(len(names), 2, p=weight / weight.sum())
         severity = rng.uniform(size=2).round(4)
         rows.append(
-            (i, source, crop, names[sides[0]], severity[0], names[sides[1]], severity[1], seed)
+            (i, source, crop, names[sides[0]], severity[0], names[sides[1]], severity[1], seed, i)
         )
     columns = ["id", "source", "crop", "distortion_a", "severity_a", "distortion_b", "severity_b"]
-    return pd.DataFrame(rows, columns=[*columns, "seed"])
+    return pd.DataFrame(rows, columns=[*columns, "seed", "draw"])
 
 
-def render(trials: pd.DataFrame, reference: Reference) -> tuple[Images, Images, Images]:
-    """The images (ref, a, b) of ``trials``, each uint8 (n, H, W, 3). Deterministic."""
-    shown: list[tuple[Images, Images, Images]] = []
-    for row in trials.itertuples(index=False):
-        clean = reference(str(row.source), str(row.crop))
-        sides = [
-            _side(clean, kind, severity, np.random.default_rng([row.seed, row.id, side]))
-            for side, (kind, severity) in enumerate(
-                [(row.distortion_a, row.severity_a), (row.distortion_b, row.severity_b)], start=1
-            )
-        ]
-        shown.append((clean, sides[0], sides[1]))
-    ref, a, b = (np.stack(images) for images in zip(*shown, strict=True))
-    return ref, a, b
+def render(trials: pd.DataFrame, ref: Images) -> tuple[Images, Images, Images]:
+    """The images (ref, a, b) of ``trials``, each uint8 (n, H, W, 3). Deterministic.
+
+    ref: the reference patches (n, H, W, 3), cut where ``source`` and ``crop`` say.
+    """
+    sides: list[list[Images]] = [[], []]
+    for clean, row in zip(ref, trials.itertuples(index=False), strict=True):
+        shown = [(row.distortion_a, row.severity_a), (row.distortion_b, row.severity_b)]
+        for number, (kind, severity) in enumerate(shown, start=1):
+            rng = np.random.default_rng([row.seed, row.draw, number])
+            sides[number - 1].append(_side(clean, kind, severity, rng))
+    return ref, np.stack(sides[0]), np.stack(sides[1])
 
 
 def _side(clean: Images, kind: str, severity: float, rng: np.random.Generator) -> Images:

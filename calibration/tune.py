@@ -269,7 +269,8 @@ def tune(
     material = gather(config, training, sample)
     student = Student(metric.backbone, sum(metric.channels)).requires_grad_(True).to(device)
     student.to(memory_format=torch.contiguous_format)
-    tuned = torch.cat([*metric.heads]) if "tuning" in metric.card else None
+    earlier = metric.card.get("backbone", {}).get("tuning")
+    tuned = torch.cat([*metric.heads]) if earlier else None
     _start_heads(config, student, material, device, tuned)
     optimiser = _optimiser(config, student)
     runs.train(
@@ -337,5 +338,5 @@ def finish(
     metric.requires_grad_(False).to("cpu")
     metric.to(memory_format=torch.channels_last)
     anchor(metric, training.ref)
-    metric.card["tuning"] = [*metric.card.get("tuning", []), dataclasses.asdict(config)]
+    metric.card["tuning"] = dataclasses.asdict(config)
     return metric

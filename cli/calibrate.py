@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..outputs import check_output, whole_file
 from . import options
 
 if TYPE_CHECKING:
@@ -19,15 +20,26 @@ if TYPE_CHECKING:
     "--judgements",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder with images.npz, trials.csv, votes.csv.",
+    multiple=True,
+    help="A release (images.npz, trials.csv, votes.csv), BAPPS 2AFC folders, or a CSV or Parquet "
+    "table of pairs or of opinion scores. The first given validates, all train.",
 )
 @click.option(
     "--backbone",
     required=True,
-    help="Folder of a pretraining run, or a name such as timm:resnet18.",
+    help="Folder of a pretraining run, or a name: default, timm:resnet18, ...",
+)
+@click.option(
+    "--checkpoint",
+    help="Weights of an ssl4eo-s12-... backbone: a file as torchgeo publishes it, or `hub`.",
 )
 @click.option("--name", help="Name of the weights (default: the last part of --out).")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "--heads",
+    type=click.Path(path_type=Path),
+    help="Write the heads alone to this file too, for others who have the backbone.",
+)
 @click.option(
     "--tune",
     type=click.Path(path_type=Path),
@@ -37,10 +49,12 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="Where --tune runs.")
 @options.overwrite
 def calibrate(
-    judgements: Path,
+    judgements: tuple[Path, ...],
     backbone: str,
+    checkpoint: str | None,
     name: str | None,
     out: Path,
+    heads: Path | None,
     tune: Path | None,
     eurosat: Path | None,
     download: bool,
@@ -51,16 +65,24 @@ def calibrate(
 
     By default linear heads are fitted on frozen features. With --tune the backbone learns too,
     from the votes and from synthetic patches; the run is kept in OUT.run and resumes when called
-    again. Trials with id % 5 == 0 are never learned from; the agreement with them is printed beside
-    PSNR and SSIM. The folder written loads with LPIPSSat.from_pretrained.
+    again. Trials with id % 5 == 0 are never learned from; the agreement with those of the first
+    --judgements is printed beside PSNR and SSIM. The folder written loads with
+    LPIPSSat.from_pretrained.
     """
     if (tune is None) != (eurosat is None):
         raise click.UsageError("--tune and --eurosat go together: clean patches to distort")
+    if tune is not None and checkpoint is not None:
+        raise click.UsageError("--checkpoint fits heads on frozen features; leave out --tune")
     from ..calibration import calibrate as maker
-    from ..calibration.judgements import read_judgements
+    from ..calibration.judgements import Judgements
+    from ..calibration.readers import read_choices
 
     maker.check_folder(out, overwrite=overwrite)
-    metric, trials = maker.load_backbone(backbone), read_judgements(judgements)
+    if heads is not None:
+        check_output(heads, overwrite=overwrite)
+    first, *others = (read_choices(path) for path in judgements)
+    trials = Judgements.join([first, *(other.split()[0] for other in others)])
+    metric = maker.load_backbone(backbone, checkpoint)
     name = name or out.name
     if tune is None or eurosat is None:
         table = maker.calibrate(metric, trials, name=name, out=out)
@@ -69,6 +91,9 @@ def calibrate(
         run = out.with_name(f"{out.name}.run")
         facts = _tune(metric, training, tune, run, eurosat, download=download, device=device)
         table = maker.publish(metric, trials, name=name, out=out, **facts)
+    if heads is not None:
+        with whole_file(heads, overwrite=overwrite) as part:
+            metric.save_heads(part)
     click.echo(table.to_string(index=False))
 
 

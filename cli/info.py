@@ -1,4 +1,4 @@
-"""`lpips-sat info`: what is there - metrics, backbones, weights and their cards."""
+"""`lpips-sat info`: what is there - metrics, suites, backbones, weights and their cards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..weights import cards
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(as_json: bool) -> None:
-    """List metrics, radiometry presets, composites, backbones and weights with their cards."""
+    """List metrics, suites, presets, composites, backbones, and weights with their cards."""
     found = _collect()
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -33,33 +33,38 @@ def info(as_json: bool) -> None:
 
 
 def _collect() -> dict[str, Any]:
-    from .. import tiled
     from ..backbones import BACKBONES, TIMM_PREFIX
     from ..composites import COMPOSITES
-    from ..lpips import LPIPSSat
+    from ..suites import METRICS, NEEDS, SUITES, plugins
 
-    metrics: list[Any] = [
-        LPIPSSat,
-        *(tiled.mae(), tiled.rmse(), tiled.psnr(data_range=1.0), tiled.ssim(data_range=1.0)),
-        *(tiled.sam(), tiled.ergas(ratio=1.0)),
-    ]
+    metrics = {
+        name: "; ".join([entry.about, *(NEEDS[need][1] for need in entry.needs)])
+        for name, entry in METRICS.items()
+    }
+    others = plugins()
     return {
         "lpips-sat": __version__,
-        "metrics": {
-            m.name: f"{'higher' if m.higher_is_better else 'lower'} is better"
-            + (f", {m.unit}" if m.unit else "")
-            for m in metrics
-        },
+        "metrics": metrics,
+        **({"metrics of other packages": others} if others else {}),
+        "suites": {name: ", ".join(members) for name, members in SUITES.items()},
         "radiometry": {
             name: preset(name, bands=["red"]).describe().removeprefix("B04: ") for name in PRESETS
         },
         "composites": {name: ", ".join(bands) for name, bands in COMPOSITES.items()},
         "backbones": {
-            **dict.fromkeys(BACKBONES, "untrained architecture"),
+            **{name: _about_backbone(name) for name in BACKBONES},
             f"{TIMM_PREFIX}NAME": "any timm feature pyramid",
         },
         "weights": cards(),
     }
+
+
+def _about_backbone(name: str) -> str:
+    from ..backbones.ssl4eo import PUBLISHED
+
+    if name not in PUBLISHED:
+        return "untrained architecture"
+    return f"takes {', '.join(PUBLISHED[name].bands)}; weights: a local file, or `hub`"
 
 
 def _show(console: Console, name: str, value: Any, *, indent: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..radiometry import PRESETS, RadiometryOptions
 
@@ -39,7 +41,23 @@ class CommaList(click.ParamType[Any]):
         return tuple(items)
 
 
+class Named(click.ParamType[Any]):
+    """`name=value` -> ("name", "value")."""
+
+    name = "NAME=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Split at the first `=`; an empty side is a usage error."""
+        key, _, text = str(value).partition("=")
+        if not key or not text:
+            self.fail(f"expected {self.name}, got {value!r}", param, ctx)
+        return key.lower(), text
+
+
 NAMES = CommaList()
+NAMED = Named()
 NUMBERS = CommaList(float, "NUMBER,...")
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
@@ -124,6 +142,30 @@ def step_log(steps: int) -> Callable[[int, dict[str, float]], None]:
             stderr.print(f"step {step}/{steps}  {shown}", soft_wrap=True)
 
     return report
+
+
+def progress() -> Progress:
+    """A bar on stderr, if that is a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    )
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: an infinite number is the string "inf", one that is not defined null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def path_argument(name: str, **options: Any) -> Callable[[F], F]:

@@ -13,30 +13,50 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .. import __version__
-from ..errors import OutputExistsError
+from ..errors import OutputExistsError, UnknownMetricError
 from ..outputs import check_output
 from . import options
+from .score_set import SetRun, score_pairs, set_options
 
 if TYPE_CHECKING:
     from ..scoring import PairResult
+    from ..suites import Settings
     from ..tiled import TileMetric
+    from ..work import ScoreOptions
+
+BETTER = {True: "higher", False: "lower", None: "near 0"}
 
 
 @click.command()
 @click.argument("pred")
-@click.argument("ref")
+@click.argument("ref", required=False)
 @click.option(
-    "--metrics", type=options.NAMES, multiple=True, help="Which ones (default: all that apply)."
+    "--suite",
+    metavar="NAME",
+    help="A group of metrics: default, fidelity, perceptual, spectral or opensr.",
+)
+@click.option(
+    "--metrics",
+    type=options.NAMES,
+    multiple=True,
+    help="Metrics by name (see `lpips-sat info`), alone or beside a --suite.",
+)
+@click.option(
+    "--weights",
+    type=options.NAMED,
+    multiple=True,
+    metavar="METRIC=PATH",
+    help="Weights of a metric: lpips-sat=NAME or a folder of `calibrate`; lpips-alex=FILE.",
 )
 @click.option(
     "--composite", type=options.NAMES, help="Three bands for LPIPS-Sat to look at (default: RGB)."
 )
 @options.radiometry
 @click.option("--mask", help="Raster on the same grid: 0 = leave the pixel out.")
+@click.option("--lr", help="The low-resolution input of PRED, which opensr's metrics need.")
 @click.option(
     "--data-range",
     type=click.FloatRange(min=0, min_open=True),
@@ -55,39 +75,91 @@ if TYPE_CHECKING:
     "map_path",
     help="Write LPIPS-Sat per pixel to this GeoTIFF: squares are cells of coarse features.",
 )
+@set_options
 @options.overwrite
 def score(
     pred: str,
-    ref: str,
-    metrics: tuple[tuple[str, ...], ...],
-    composite: tuple[str, ...] | None,
+    ref: str | None,
     mask: str | None,
-    data_range: float,
-    factor: float | None,
+    lr: str | None,
     as_json: bool,
     map_path: str | None,
     overwrite: bool,
-    bands: tuple[str, ...] | None,
     **said: Any,
 ) -> None:
-    """Score the super-resolved raster PRED against the true raster REF.
+    """Score the super-resolved raster PRED against the true raster REF, or whole sets of them.
 
-    Both must lie on the same grid. Units, nodata and band names are read from the files, or taken
-    from the options; they are never guessed.
+    PRED and REF are two rasters on the same grid, or two folders whose images are paired by name.
+    Alone, PRED is a manifest: a CSV or Parquet table with the columns pred, ref and any of mask,
+    lr, scene, id. Units, nodata and band names are read from the files, or taken from the options;
+    they are never guessed.
     """
+    how = SetRun(**{name: said.pop(name) for name in SetRun.__annotations__})
+    scoring = _options(**said, tiles=how.tiles, tile=how.tile_size)
+    if how.asked_for or ref is None or (Path(pred).is_dir() and Path(ref).is_dir()):
+        if map_path is not None:
+            raise click.UsageError("--map draws one pair of rasters, not a set")
+        score_pairs(pred, ref, mask, lr, scoring, how, as_json=as_json, overwrite=overwrite)
+    else:
+        _score_one(pred, ref, mask, lr, scoring, as_json, map_path, overwrite)
+
+
+def _options(
+    suite: str | None,
+    metrics: tuple[tuple[str, ...], ...],
+    weights: tuple[tuple[str, str], ...],
+    composite: tuple[str, ...] | None,
+    bands: tuple[str, ...] | None,
+    data_range: float,
+    factor: float | None,
+    tiles: bool,
+    tile: int,
+    **said: Any,
+) -> ScoreOptions:
+    from ..work import ScoreOptions
+
+    return ScoreOptions(
+        suite=suite,
+        metrics=tuple(chain.from_iterable(metrics)),
+        weights=weights,
+        composite=composite,
+        bands=bands,
+        radiometry=options.radiometry_options(**said),
+        data_range=data_range,
+        factor=factor,
+        tiles=tiles,
+        tile=tile,
+    )
+
+
+def _score_one(
+    pred: str,
+    ref: str,
+    mask: str | None,
+    lr: str | None,
+    how: ScoreOptions,
+    as_json: bool,
+    map_path: str | None,
+    overwrite: bool,
+) -> None:
     from ..raster import MapWriter, open_pair
-    from ..scoring import default_metrics, score_pair
+    from ..scoring import score_pair
 
     if map_path is not None:
         check_output(map_path, overwrite=overwrite)
-        _check_no_input(map_path, [path for path in (pred, ref, mask) if path is not None])
-    radiometry = options.radiometry_options(**said)
+        _check_no_input(map_path, [path for path in (pred, ref, mask, lr) if path is not None])
     with ExitStack() as stack:
         pair = stack.enter_context(
-            open_pair(pred, ref, radiometry=radiometry, bands=bands, mask_path=mask)
+            open_pair(
+                pred,
+                ref,
+                radiometry=how.radiometry,
+                bands=how.bands,
+                mask_path=mask,
+                lr_path=lr,
+            )
         )
-        known = default_metrics(pair, data_range=data_range, factor=factor, composite=composite)
-        chosen = _choose(known, tuple(chain.from_iterable(metrics)))
+        chosen = _choose(how.suite, how.metrics, how.settings(*pair.facts))
         writer = None
         if map_path is not None:
             tags = {"PRED": pred, "REF": ref, **_provenance(chosen)}
@@ -96,14 +168,19 @@ def score(
                     map_path, pair.grid, overwrite=overwrite, description="LPIPS-Sat", tags=tags
                 )
             )
-        bar = stack.enter_context(_progress())
+        bar = stack.enter_context(options.progress())
         task = bar.add_task("scoring", total=pair.grid.width * pair.grid.height)
         result = score_pair(
-            pair, chosen, map_writer=writer, progress=lambda pixels: bar.advance(task, pixels)
+            pair,
+            chosen,
+            tile=how.tile,
+            map_writer=writer,
+            progress=lambda pixels: bar.advance(task, pixels),
         )
     if as_json:
-        named = {"pred": pred, "ref": ref, "mask": mask}
-        click.echo(json.dumps({**named, **_jsonable(result)}, indent=2))
+        named = {"pred": pred, "ref": ref, "mask": mask, "lr": lr}
+        found = {**named, **dataclasses.asdict(result)}
+        click.echo(json.dumps(options.plain(found), indent=2))
     else:
         Console().print(_table(result))
     if map_path is not None:
@@ -126,41 +203,20 @@ def _check_no_input(map_path: str, inputs: list[str]) -> None:
             raise OutputExistsError(f"{map_path} is an input: choose another name for the map")
 
 
-def _choose(known: dict[str, Any], wanted: tuple[str, ...]) -> list[TileMetric]:
+def _choose(suite: str | None, names: tuple[str, ...], settings: Settings) -> list[TileMetric]:
     """Build the metrics asked for; a name that does not apply is a usage error."""
-    names = tuple(name.lower() for name in wanted) or tuple(known)
-    hints = {"ergas": "ergas needs --factor", "sam": "sam needs two bands or more"}
-    for name in names:
-        if name not in known:
-            hint = hints.get(name, f"choose from {', '.join(dict.fromkeys([*known, *hints]))}")
-            raise click.BadParameter(f"{name!r}: {hint}", param_hint="--metrics")
-    return [known[name]() for name in dict.fromkeys(names)]
+    from .. import suites
 
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        console=options.stderr,
-        transient=True,
-        disable=not options.stderr.is_terminal,
-    )
-
-
-def _jsonable(result: PairResult) -> dict[str, Any]:
-    """Plain JSON: an infinite PSNR is the string "inf", an undefined score null."""
-
-    def number(value: float) -> float | str | None:
-        if math.isnan(value):
-            return None
-        return value if math.isfinite(value) else str(value)
-
-    values = dataclasses.asdict(result)
-    for item in values["scores"]:
-        item["value"] = number(item["value"])
-    return values
+    hint = "--suite"
+    try:
+        group = suites.members(suite or "default", settings) if suite or not names else []
+        if suite:
+            for reason in suites.left_out(suite, settings):
+                click.echo(f"left out of {suite}: {reason}", err=True)
+        hint = "--metrics"
+        return suites.build([*group, *names], settings)
+    except UnknownMetricError as error:
+        raise click.BadParameter(str(error), param_hint=hint) from error
 
 
 def _table(result: PairResult) -> Table:
@@ -177,7 +233,6 @@ def _table(result: PairResult) -> Table:
     table.add_column("unit")
     table.add_column("better")
     for item in result.scores:
-        better = "higher" if item.higher_is_better else "lower"
         shown = "undefined" if math.isnan(item.value) else f"{item.value:.4f}"
-        table.add_row(item.name, shown, item.unit, better)
+        table.add_row(item.name, shown, item.unit, BETTER[item.higher_is_better])
     return table

@@ -16,10 +16,25 @@ from .errors import LpipsSatError
 if TYPE_CHECKING:
     from . import functional
     from .lpips import LPIPSSat
-    from .metrics import ERGAS, MAE, PSNR, RMSE, SAM, SSIM
+    from .metrics import (
+        CPSNR,
+        CSSIM,
+        ERGAS,
+        MAE,
+        MSSSIM,
+        PSNR,
+        RMSE,
+        SAM,
+        SCC,
+        SSIM,
+        UIQI,
+        Bias,
+        Q2n,
+    )
     from .radiometry import Radiometry
     from .raster import open_pair
     from .scoring import score_pair
+    from .suites import suite
 
 try:
     __version__ = version("lpips-sat")
@@ -32,23 +47,38 @@ _HOME = {
     "Radiometry": "radiometry",
     "open_pair": "raster",
     "score_pair": "scoring",
-    **dict.fromkeys(("ERGAS", "MAE", "PSNR", "RMSE", "SAM", "SSIM"), "metrics"),
+    "suite": "suites",
+    **dict.fromkeys(
+        (
+            *("CPSNR", "CSSIM", "ERGAS", "MAE", "MSSSIM", "PSNR", "RMSE", "SAM", "SCC", "SSIM"),
+            *("UIQI", "Bias", "Q2n"),
+        ),
+        "metrics",
+    ),
 }
 
 __all__ = [
+    "CPSNR",
+    "CSSIM",
     "ERGAS",
     "MAE",
+    "MSSSIM",
     "PSNR",
     "RMSE",
     "SAM",
+    "SCC",
     "SSIM",
+    "UIQI",
+    "Bias",
     "LPIPSSat",
     "LpipsSatError",
+    "Q2n",
     "Radiometry",
     "__version__",
     "functional",
     "open_pair",
     "score_pair",
+    "suite",
 ]
 
 

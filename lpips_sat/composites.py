@@ -1,15 +1,17 @@
-"""What the network sees: from any declared band set to three bands with a fixed display stretch.
+"""What the network sees: from any declared band set to what it was trained on.
 
-The stretch is part of the metric: the same reflectance always gives the same network input, in
-every image, tile and data set. Nothing is fitted to the image at hand.
+:class:`NetworkInput` shows three bands with a fixed display stretch; :class:`BandInput` gives a
+multi-band network its own bands as reflectance. The mapping is part of the metric: the same
+reflectance always gives the same network input, in every image, tile and data set. Nothing is
+fitted to the image at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import MetricInputError
 from .radiometry import Kind, canonical_band
@@ -60,6 +62,11 @@ class NetworkInput:
     and gradients alive; at and below white nothing changes.
     """
 
+    about = (
+        "true colours B04, B03, B02 (or a documented composite) over 0.275 reflectance, "
+        "0.55 beyond the red edge; see lpips_sat/composites.py"
+    )
+
     def __init__(
         self, bands: Sequence[str], kind: Kind, composite: Sequence[str] | None = None
     ) -> None:
@@ -72,10 +79,7 @@ class NetworkInput:
                 f"composite must name three of the bands {', '.join(self.bands)}, "
                 f"got {', '.join(self.composite)}"
             )
-        if kind not in ("reflectance", "display"):
-            raise MetricInputError(
-                f"radiometry must be 'reflectance' or 'display' (stretched to [0, 1]), got {kind!r}"
-            )
+        _check_kind(kind)
         unknown = [b for b in self.composite if b not in WHITE]
         if kind == "reflectance" and unknown:
             raise MetricInputError(
@@ -88,11 +92,84 @@ class NetworkInput:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Map images; the number of channels must be that of the bands."""
-        if image.shape[1] != len(self.bands):
-            raise MetricInputError(
-                f"expected {len(self.bands)} channels ({', '.join(self.bands)}), got shape "
-                f"{tuple(image.shape)}. Name the bands of your images with bands=(...)."
-            )
+        _check_channels(image, self.bands)
         white = torch.tensor(self.white, dtype=image.dtype, device=image.device)
         shown = image[:, self.index] / white[:, None, None]
         return torch.where(shown > 1, 1 + torch.log(shown.clamp(min=1)), shown)
+
+
+# The cirrus band sees no ground; Level-2A products do not carry it.
+CIRRUS = "B10"
+
+
+class BandInput:
+    """Images (N, C, H, W) with named bands -> (N, len(wanted), H, W) reflectance.
+
+    ``wanted`` maps the bands of the network, in its order, to the reflectance that stands for a
+    missing one, alike in all images. Of "reflectance" only the cirrus band B10 may be missing,
+    which Level-2A lacks; of "display", which is a picture and is taken for reflectance over white
+    (:data:`WHITE`), any. ``composite`` holds the wanted bands, ``filled`` the missing ones.
+    """
+
+    def __init__(self, bands: Sequence[str], kind: Kind, wanted: Mapping[str, float]) -> None:
+        self.bands = tuple(canonical_band(band) for band in bands)
+        self.kind = kind
+        self.composite = tuple(wanted)
+        self.filled = tuple(band for band in wanted if band not in self.bands)
+        _check_kind(kind)
+        lacking = [b for b in self.filled if b != CIRRUS] if kind == "reflectance" else []
+        if lacking or len(self.filled) == len(wanted):
+            raise MetricInputError(
+                f"this network looks at {', '.join(wanted)}; of these {', '.join(self.filled)} are "
+                f"not among the bands named, {', '.join(self.bands) or 'none'}. Name the bands of "
+                f"your images with bands=(...); only {CIRRUS} may be missing, as it is in Level-2A."
+            )
+        self.constants = dict(wanted)
+        self.white = {b: WHITE.get(b, 1.0) if kind == "display" else 1.0 for b in wanted}
+
+    @property
+    def about(self) -> str:
+        """What a card says of the mapping."""
+        text = f"reflectance of {', '.join(self.composite)}"
+        constants = ", ".join(f"{band} = {self.constants[band]:g}" for band in self.filled)
+        return f"{text}; in calibration {constants} in all images" if constants else text
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Map images; the number of channels must be that of the bands."""
+        _check_channels(image, self.bands)
+        planes = [
+            torch.full_like(image[:, 0], self.constants[band])
+            if band in self.filled
+            else image[:, self.bands.index(band)] * self.white[band]
+            for band in self.composite
+        ]
+        return torch.stack(planes, dim=1)
+
+
+def input_for(
+    backbone: nn.Module, bands: Sequence[str], kind: Kind, composite: Sequence[str] | None
+) -> NetworkInput | BandInput:
+    """How images with these bands are shown to ``backbone``."""
+    wanted = getattr(backbone, "bands", None)
+    if wanted is None:
+        return NetworkInput(bands, kind, composite)
+    if composite is not None:
+        raise MetricInputError(
+            f"composite does not apply: this network looks at {', '.join(wanted)} itself"
+        )
+    return BandInput(bands, kind, wanted)
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in ("reflectance", "display"):
+        raise MetricInputError(
+            f"radiometry must be 'reflectance' or 'display' (stretched to [0, 1]), got {kind!r}"
+        )
+
+
+def _check_channels(image: Tensor, bands: Sequence[str]) -> None:
+    if image.shape[1] != len(bands):
+        raise MetricInputError(
+            f"expected {len(bands)} channels ({', '.join(bands)}), got shape "
+            f"{tuple(image.shape)}. Name the bands of your images with bands=(...)."
+        )

@@ -34,3 +34,15 @@ class WeightsError(LpipsSatError):
 
 class MissingDependencyError(LpipsSatError):
     """An optional package that this call needs is not installed."""
+
+
+class ResultsError(LpipsSatError):
+    """A list of pairs or a table of results that cannot be read, resumed or compared."""
+
+
+class UnknownMetricError(LpipsSatError):
+    """A metric or a suite that does not exist, or does not apply to these images."""
+
+
+class PluginError(LpipsSatError):
+    """A metric of another package that cannot be used."""

@@ -99,6 +99,14 @@ class Grid:
         x, y = _at(t, col, row)
         return Grid(self.crs, Affine(t.a, t.b, x, t.d, t.e, y), width, height)
 
+    @property
+    def gsd(self) -> float | None:
+        """Side of a pixel in metres, if its CRS counts in metres and its pixels are square."""
+        t = self.transform
+        if self.crs is None or not self.crs.is_projected or t.b or t.d or abs(t.a) != abs(t.e):
+            return None
+        return float(abs(t.a) * self.crs.linear_units_factor[1])
+
     def refine(self, factor: int) -> Grid:
         """Divide every pixel into factor x factor; the outer edges stay where they are."""
         t = self.transform
@@ -131,6 +139,20 @@ def check_same_grid(
     raise GridMismatchError(
         f"{pred_name} and {ref_name} must lie pixel on pixel, but differ in {problem}\n"
         f"  {pred_name}: {pred}\n  {ref_name}: {ref}\n{advice}"
+    )
+
+
+def check_refinement(lr: Grid, hr: Grid, *, lr_name: str, hr_name: str) -> int:
+    """Return by how much `hr` is finer than `lr`; GridMismatchError unless its pixels divide it."""
+    factor = round(hr.width / lr.width)
+    problem = "factor" if factor < 1 else hr.difference(lr.refine(factor))
+    if problem is None:
+        return factor
+    raise GridMismatchError(
+        f"every pixel of {lr_name} must be divided into the same whole number of pixels of "
+        f"{hr_name}, but divided by {factor} they differ in {problem}\n"
+        f"  {lr_name}: {lr}\n  {hr_name}: {hr}\n"
+        "Crop or warp one to the other's ground first, e.g. with rio clip --like or rio warp"
     )
 
 

@@ -18,19 +18,19 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbones import TIMM_PREFIX, build_backbone
+from .backbones import build_backbone, saved_config
 from .backbones.base import Backbone
-from .backbones.features import unit_vectors
-from .composites import NetworkInput
+from .backbones.features import weighted_distance
+from .composites import input_for
 from .errors import LpipsSatError, WeightsError
 from .functional._inputs import check_min_size, check_pair
 from .radiometry import Kind
-from .validity import FILL_REACH, as_valid, combine, ratio_or_nan, soft_fill
+from .validity import FILL_REACH, as_valid, combine, ratio_or_nan, soft_fill, sum_dtype
 from .weights import WEIGHTS, shipped
 
 MIN_SIZE = 32
@@ -44,8 +44,8 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
 
     Args:
         backbone: name of shipped weights (``"default"``), of a bare architecture (``"pyramid"``,
-            ``"timm:NAME"``), or a module that maps (N, 3, H, W) in [0, 1] to a list of feature
-            maps. A bare backbone is uncalibrated: every channel weighs 1.
+            ``"timm:NAME"``, ``"ssl4eo-s12-..."``), or a module that maps (N, 3, H, W) in [0, 1] to
+            a list of feature maps. A bare backbone is uncalibrated: every channel weighs 1.
         radiometry: what the images hold: "reflectance" (1.0 = white diffuser) or "display"
             (already stretched to [0, 1]).
         bands: the names of the C channels, in order.
@@ -53,7 +53,9 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
             :func:`lpips_sat.composites.choose_composite` picks.
         spatial: return the per-pixel map, whose mean over valid pixels is the score.
         per_layer: return the L terms of the sum apart.
-        backbone_config: arguments of a bare architecture.
+        backbone_config: arguments of a bare architecture, such as the ``checkpoint`` of an
+            ``"ssl4eo-s12-..."`` network.
+        heads: a file that :meth:`save_heads` wrote, fitted to the same backbone.
         card: what is known about the weights; saved and loaded with them.
 
     Call:
@@ -82,10 +84,10 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         *,
         composite: Sequence[str] | None = None,
         backbone_config: Mapping[str, Any] | None = None,
+        heads: str | Path | None = None,
         card: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.to_input = NetworkInput(bands, radiometry, composite)
         self.spatial, self.per_layer = spatial, per_layer
         folder = WEIGHTS / backbone if backbone in shipped() else None
         if folder is not None:
@@ -96,15 +98,16 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
             self.backbone: nn.Module = build_backbone(backbone, backbone_config)
         else:
             self.backbone = backbone
+        self.to_input = input_for(self.backbone, bands, radiometry, composite)
         self.card = dict(card or {})
+        if checkpoint := getattr(self.backbone, "card", None):
+            self.card["backbone"] = checkpoint
         self.channels, self.strides = _describe(self.backbone)
         self.heads = nn.ParameterList(torch.ones(width) for width in self.channels)
         name = backbone if isinstance(backbone, str) else type(backbone).__name__
-        # What is saved brings its own weights: loading it must not ask timm for others.
-        saved = {"pretrained": False} if name.startswith(TIMM_PREFIX) else {}
         self.config: dict[str, Any] = {  # what save_pretrained writes
             "backbone": name,
-            "backbone_config": {**(backbone_config or {}), **saved},
+            "backbone_config": saved_config(name, backbone_config or {}),
             "radiometry": radiometry,
             "bands": list(self.to_input.bands),
             "composite": None if composite is None else list(composite),
@@ -113,6 +116,8 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         self._hub_mixin_config = self.config
         if folder is not None:
             _load(self, folder / STATE_FILE)
+        if heads is not None:
+            _load_heads(self, Path(heads))
         self.requires_grad_(False).train(False)
         self.to(memory_format=torch.channels_last)
 
@@ -173,7 +178,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
             both = soft_fill(both, torch.cat([valid, valid]))
         dtype = next((p.dtype for p in self.backbone.parameters()), both.dtype)
         features = self.backbone(both.to(dtype).contiguous(memory_format=torch.channels_last))
-        return [_weighted_distance(f, head) for f, head in zip(features, self.heads, strict=True)]
+        return [weighted_distance(f, head) for f, head in zip(features, self.heads, strict=True)]
 
     def _pixel_map(
         self, maps: Sequence[Tensor], valid: Tensor, *, per_layer: bool = False
@@ -191,10 +196,16 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         for distances, stride in zip(maps, self.strides, strict=True):
             weights = _cell_sums(counted, stride, distances.shape[-2:])
             columns.append((distances.to(weights.dtype) * weights).sum(dim=(1, 2, 3)))
-        columns.append(counted.sum(dim=(1, 2, 3), dtype=_sum_dtype(counted)))
+        columns.append(counted.sum(dim=(1, 2, 3), dtype=sum_dtype(counted)))
         return torch.stack(columns, dim=1)
 
     # -- saving and loading -------------------------------------------------------------------
+
+    def save_heads(self, path: str | Path) -> None:
+        """Write the head weights and the card alone: small, for others who have the backbone."""
+        state = {f"heads.{i}": h.detach().cpu().contiguous() for i, h in enumerate(self.heads)}
+        about = {"backbone": self.config["backbone"], "card": json.dumps(self.card)}
+        save_file(state, path, metadata=about)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
@@ -263,20 +274,13 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         return model.to(map_location)
 
 
-def _weighted_distance(features: Tensor, head: Tensor) -> Tensor:
-    """Features of pred and ref (2N, C, h, w) -> (N, 1, h, w), always in float32."""
-    x, y = unit_vectors(features.float()).chunk(2)
-    with torch.autocast(features.device.type, enabled=False):
-        return F.conv2d((x - y).square(), head.float()[None, :, None, None])
-
-
 def _cell_sums(mask: Tensor, stride: int, size: torch.Size) -> Tensor:
     """How many pixels of ``mask`` belong to each feature position: float64 (N, 1, h, w).
 
     Pixel i belongs to position i // stride; the last position takes what remains.
     """
     height, width = mask.shape[-2:]
-    padded = F.pad(mask.to(_sum_dtype(mask)), (0, -width % stride, 0, -height % stride))
+    padded = F.pad(mask.to(sum_dtype(mask)), (0, -width % stride, 0, -height % stride))
     cells = F.avg_pool2d(padded, stride) * stride**2
     for axis in (-2, -1):
         rest = cells.narrow(axis, size[axis] - 1, cells.shape[axis] - size[axis] + 1)
@@ -284,11 +288,6 @@ def _cell_sums(mask: Tensor, stride: int, size: torch.Size) -> Tensor:
             [cells.narrow(axis, 0, size[axis] - 1), rest.sum(axis, keepdim=True)], dim=axis
         )
     return cells
-
-
-def _sum_dtype(x: Tensor) -> torch.dtype:
-    """Sums over a whole raster are float64, but on MPS, which has none."""
-    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def _grow(distances: Tensor, stride: int, height: int, width: int) -> Tensor:
@@ -338,5 +337,34 @@ def _load(model: LPIPSSat, path: Path) -> None:
     except RuntimeError as error:
         reason = textwrap.shorten(str(error), 300)  # one line of what may be hundreds
         raise WeightsError(f"{path} holds weights of another network: {reason}") from error
+    _check_heads(model, path)
+
+
+def _load_heads(model: LPIPSSat, path: Path) -> None:
+    """Give ``model`` the heads and the card of a file that ``save_heads`` wrote."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot read the heads {path}: {error}") from error
+    made_for, card = about.get("backbone"), json.loads(about.get("card", "{}"))
+    own, theirs = (c.get("backbone", {}).get("sha256") for c in (model.card, card))
+    if made_for != model.config["backbone"] or own != theirs:
+        raise WeightsError(
+            f"{path} was fitted to {made_for or 'an unnamed backbone'} (sha256 "
+            f"{theirs or 'unknown'}), this is {model.config['backbone']} ({own or 'unknown'})"
+        )
+    try:
+        model.load_state_dict({**model.state_dict(), **state})
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path} is no file of heads: {textwrap.shorten(str(error), 200)}"
+        ) from error
+    _check_heads(model, path)
+    model.card.update(card)
+
+
+def _check_heads(model: LPIPSSat, path: Path) -> None:
     if any((head < 0).any() or not torch.isfinite(head).all() for head in model.heads):
         raise WeightsError(f"{path} holds negative or non-finite head weights; it is no metric")

@@ -6,22 +6,28 @@ around each tile, where the image goes on, the sums of disjoint cores add up to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from . import tiled
+from . import perceptual, tiled
+from .backbones.imagenet import Net
 from .errors import MetricInputError
 from .functional._inputs import check_min_size
+from .functional.cpsnr import MAX_SHIFT
+from .outputs import StrPath
+from .perceptual import NetworkMetric
+from .radiometry import Kind
 from .validity import ratio_or_nan
 
 
 class ImageMetric(Metric):
     """Base of the metrics that score one image at a time: the mean over images.
 
-    Made from a `tiled.Tiled`, whose `name`, `unit`, `halo`, `sums` and `from_sums` it shows.
+    Made from a `tiled.Tiled`, whose fields it shows.
     States, in float64 and summed over processes: `total` (of the scores), `count` (images scored)
     and `undefined` (images without a score, for example without a valid pixel; they are left out
     of the mean).
@@ -34,9 +40,11 @@ class ImageMetric(Metric):
     count: Tensor
     undefined: Tensor
 
-    def __init__(self, metric: tiled.Tiled, **kwargs: Any) -> None:
+    def __init__(self, metric: tiled.Tiled | NetworkMetric, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.metric = metric  # a network becomes a submodule, and moves with this one
         self.name, self.unit, self.halo = metric.name, metric.unit, metric.halo
+        self.min_size, self.align = metric.min_size, metric.align
         self.sums, self.from_sums = metric.sums, metric.from_sums
         for state in ("total", "count", "undefined"):
             zero = torch.zeros((), dtype=torch.float64)
@@ -45,7 +53,7 @@ class ImageMetric(Metric):
     def update(self, pred: Tensor, ref: Tensor, valid: Tensor | None = None) -> None:
         """Add the score of each image of two batches (N, C, H, W)."""
         sums = self.sums(pred, ref, valid=valid)
-        check_min_size(pred, 2 * self.halo + 1, self.name)
+        check_min_size(pred, self.min_size, self.name)
         _check_finite(sums)
         scores = self.from_sums(sums)
         undefined = torch.isnan(scores)
@@ -76,6 +84,15 @@ class RMSE(ImageMetric):
         super().__init__(tiled.rmse(), **kwargs)
 
 
+class Bias(ImageMetric):
+    """Mean signed error in the units of the input, best at 0, see `functional.bias`."""
+
+    higher_is_better = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.bias(), **kwargs)
+
+
 class PSNR(ImageMetric):
     """Peak signal-to-noise ratio in dB, see `functional.psnr`.
 
@@ -97,6 +114,60 @@ class SSIM(ImageMetric):
         super().__init__(tiled.ssim(data_range=data_range), **kwargs)
 
 
+class MSSSIM(ImageMetric):
+    """Multi-scale structural similarity, see `functional.ms_ssim`."""
+
+    higher_is_better = True
+
+    def __init__(self, *, data_range: float, **kwargs: Any) -> None:
+        super().__init__(tiled.ms_ssim(data_range=data_range), **kwargs)
+
+
+class CPSNR(ImageMetric):
+    """PSNR in dB that forgives a shift and an offset, see `functional.cpsnr`."""
+
+    higher_is_better = True
+
+    def __init__(self, *, data_range: float, max_shift: int = MAX_SHIFT, **kwargs: Any) -> None:
+        super().__init__(tiled.cpsnr(data_range=data_range, max_shift=max_shift), **kwargs)
+
+
+class CSSIM(ImageMetric):
+    """SSIM that forgives a shift and an offset, see `functional.cssim`."""
+
+    higher_is_better = True
+
+    def __init__(self, *, data_range: float, max_shift: int = MAX_SHIFT, **kwargs: Any) -> None:
+        super().__init__(tiled.cssim(data_range=data_range, max_shift=max_shift), **kwargs)
+
+
+class UIQI(ImageMetric):
+    """Universal image quality index, see `functional.uiqi`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.uiqi(), **kwargs)
+
+
+class Q2n(ImageMetric):
+    """Hypercomplex quality index of all bands, see `functional.q2n`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.q2n(), **kwargs)
+
+
+class SCC(ImageMetric):
+    """Correlation of fine detail, see `functional.scc`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.scc(), **kwargs)
+
+
 class SAM(ImageMetric):
     """Spectral angle in degrees, see `functional.sam`."""
 
@@ -113,6 +184,56 @@ class ERGAS(ImageMetric):
 
     def __init__(self, *, ratio: float, **kwargs: Any) -> None:
         super().__init__(tiled.ergas(ratio=ratio), **kwargs)
+
+
+class MTF(ImageMetric):
+    """Frequency up to which an image resolves, in cycles/px, see `functional.mtf`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tiled.mtf(), **kwargs)
+
+
+class LPIPS(ImageMetric):
+    """Learned perceptual image patch similarity, see `perceptual.LPIPS` for the arguments."""
+
+    higher_is_better = False
+
+    def __init__(
+        self,
+        net: Net = "alex",
+        *,
+        weights: StrPath | None = None,
+        radiometry: Kind = "reflectance",
+        bands: Sequence[str] = ("B04", "B03", "B02"),
+        composite: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        network = perceptual.LPIPS(
+            net, weights=weights, radiometry=radiometry, bands=bands, composite=composite
+        )
+        super().__init__(network, **kwargs)
+
+
+class DISTS(ImageMetric):
+    """Deep image structure and texture similarity, see `perceptual.DISTS` for the arguments."""
+
+    higher_is_better = False
+
+    def __init__(
+        self,
+        *,
+        weights: StrPath | None = None,
+        radiometry: Kind = "reflectance",
+        bands: Sequence[str] = ("B04", "B03", "B02"),
+        composite: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        network = perceptual.DISTS(
+            weights=weights, radiometry=radiometry, bands=bands, composite=composite
+        )
+        super().__init__(network, **kwargs)
 
 
 def _check_finite(sums: Tensor) -> None:

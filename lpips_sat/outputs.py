@@ -39,27 +39,32 @@ def whole_file(path: StrPath, *, overwrite: bool) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-@contextmanager
-def whole_folder(path: StrPath, *, overwrite: bool, marker: str) -> Iterator[Path]:
-    """Give an empty folder beside `path` to fill; move it there if all went well, else delete it.
+def check_absent(path: StrPath) -> None:
+    """Refuse an output that exists and that no option replaces."""
+    if Path(path).exists():
+        raise OutputExistsError(f"{path} exists: choose another name")
 
-    With `overwrite` a folder is replaced, but only if it holds the file `marker`: a folder that
-    was not made by the same command is never deleted.
+
+@contextmanager
+def whole_folder(path: StrPath, *, mark: str, overwrite: bool = False) -> Iterator[Path]:
+    """Give a folder beside `path` to fill; move it there if all went well, else delete it.
+
+    mark: a file that every such folder holds. What exists is replaced only with `overwrite`, and
+    only if it holds that file: a mistyped name must not delete somebody's home.
     """
     target = Path(path)
-    if not target.parent.is_dir():
-        raise RasterError(f"cannot make {target}: folder {target.parent} is missing; create it")
-    if target.exists():
-        if not target.is_dir():
-            raise OutputExistsError(f"{target} is a file: name a new folder")
-        if not overwrite:
-            raise OutputExistsError(f"{target} exists: choose another folder or pass --overwrite")
-        if not (target / marker).is_file():
-            raise OutputExistsError(f"{target} has no {marker}: it is not replaced; choose another")
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"{target} exists: choose another name or pass --overwrite")
+    if target.exists() and not (target / mark).is_file():
+        raise OutputExistsError(
+            f"{target} holds no {mark}, so it is not an earlier output and is not replaced: choose "
+            "another name"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     new, old = beside / "new", beside / "old"
+    new.mkdir()
     try:
-        new.mkdir()
         yield new
         if target.exists():
             target.replace(old)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ Window = tuple[int, int, int, int]
 
 
 class Side(Protocol):
-    """One image of a pair, read by windows."""
+    """One image, read by windows."""
 
     @property
     def path(self) -> str:
@@ -32,6 +32,9 @@ class Side(Protocol):
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float32], Mask]:
         """Read values (C, h, w) and which pixels (h, w) count."""
+
+    def select(self, bands: Sequence[str]) -> Side:
+        """Keep some bands, in the order asked for."""
 
 
 class Image(Side, Protocol):
@@ -54,7 +57,8 @@ class Tile:
     """A piece of a pair: a core of height x width px at (row, col), and a halo around it.
 
     pred, ref: float32 (1, C, h, w) with the halo, cut at the image's border, 0 where invalid;
-    valid, core: bool (1, 1, h, w); core_slices: the core's rows and columns in these arrays.
+    valid, core: bool (1, 1, h, w); core_slices: the core's rows and columns in these arrays;
+    lr: the low-resolution image under the core, float32 (1, C, ...), NaN where invalid, or None.
     """
 
     row: int
@@ -66,11 +70,34 @@ class Tile:
     valid: torch.Tensor
     core: torch.Tensor
     core_slices: tuple[slice, slice]
+    lr: torch.Tensor | None = None
+
+    def cut(self, halo: int) -> Tile:
+        """The same core with at most `halo` px around it."""
+        tops = [max(0, inner.start - halo) for inner in self.core_slices]
+        rows, cols = (
+            slice(top, inner.stop + halo) for top, inner in zip(tops, self.core_slices, strict=True)
+        )
+        inner_rows, inner_cols = (
+            slice(inner.start - top, inner.stop - top)
+            for top, inner in zip(tops, self.core_slices, strict=True)
+        )
+        return replace(
+            self,
+            pred=self.pred[..., rows, cols],
+            ref=self.ref[..., rows, cols],
+            valid=self.valid[..., rows, cols],
+            core=self.core[..., rows, cols],
+            core_slices=(inner_rows, inner_cols),
+        )
 
 
 @dataclass(frozen=True)
 class RasterPair:
-    """Two rasters on one grid with their common bands; made by `open_pair`."""
+    """Two rasters on one grid with their common bands; made by `open_pair`.
+
+    lr_factor: by how much the grid is finer than that of the low-resolution image, if there is one.
+    """
 
     grid: Grid
     bands: tuple[str, ...]
@@ -78,6 +105,13 @@ class RasterPair:
     _pred: Side
     _ref: Side
     _mask: PairMask | None
+    _lr: Side | None = None
+    lr_factor: int | None = None
+
+    @property
+    def lr_radiometry(self) -> Radiometry | None:
+        """How the low-resolution image is read, for `bands`."""
+        return None if self._lr is None else self._lr.radiometry
 
     @property
     def pred_radiometry(self) -> Radiometry:
@@ -90,16 +124,24 @@ class RasterPair:
         return self._ref.radiometry
 
     @property
+    def facts(self) -> tuple[tuple[str, ...], Kind, int | None, float | None]:
+        """What metrics are built from: bands, kind, lr_factor, and the GSD in metres if known."""
+        return self.bands, self.kind, self.lr_factor, self.grid.gsd
+
+    @property
     def kind(self) -> Kind:
         """What the values are, the same for both: "reflectance" or "display"."""
         return self._ref.radiometry.kind
 
-    def tiles(self, size: int = 512, halo: int = 0, align: int = 1) -> Iterator[Tile]:
+    def tiles(
+        self, size: int = 512, halo: int = 0, align: int = 1, rows: slice = slice(None)
+    ) -> Iterator[Tile]:
         """Iterate the image in cores of `size` px, row by row, each with `halo` px around it.
 
         The halo is rounded up to a multiple of `align` and `size` must be one, so that every
         array starts at a multiple of `align`: a network of that stride sees the same phase in a
         tile as in the whole image. Cores partition the image; those at its end may be small.
+        `rows` picks rows of tiles, the first being row 0.
         """
         if size < 1 or align < 1 or halo < 0 or size % align:
             raise MetricInputError(
@@ -107,7 +149,7 @@ class RasterPair:
                 f"halo={halo}, align={align}"
             )
         margin = -(-halo // align) * align
-        for row in range(0, self.grid.height, size):
+        for row in range(0, self.grid.height, size)[rows]:
             for col in range(0, self.grid.width, size):
                 yield self._tile(row, col, size, margin)
 
@@ -137,7 +179,19 @@ class RasterPair:
             valid=torch.from_numpy(valid)[None, None],
             core=core,
             core_slices=inner,
+            lr=self._low_resolution((row, col, height, width)),
         )
+
+    def _low_resolution(self, window: Window) -> torch.Tensor | None:
+        """Read the low-resolution image under a window, whose corners must be corners of its."""
+        if self._lr is None or self.lr_factor is None:
+            return None
+        if any(place % self.lr_factor for place in window):
+            return None  # no metric that needs it asks for such tiles
+        row, col, height, width = (place // self.lr_factor for place in window)
+        values, valid = self._lr.read((row, col, height, width))
+        values[:, ~valid] = np.nan
+        return torch.from_numpy(values)[None]
 
 
 def common_bands(pred: Side, ref: Side, wanted: Sequence[str] | None) -> tuple[str, ...]:

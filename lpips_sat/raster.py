@@ -23,9 +23,9 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from .errors import GridMismatchError, MetricInputError, RadiometryError, RasterError
-from .grid import Grid, check_same_grid
+from .grid import Grid, check_refinement, check_same_grid
 from .outputs import StrPath, check_output, whole_file
-from .pair import Mask, RasterPair, Tile, Window, common_bands
+from .pair import Mask, RasterPair, Side, Tile, Window, common_bands
 from .radiometry import (
     PRESETS,
     DeclaredRadiometry,
@@ -43,6 +43,7 @@ __all__ = [
     "check_output",
     "check_same_grid",
     "grid_of",
+    "open_image",
     "open_pair",
     "read_on",
     "write_raster",
@@ -53,6 +54,14 @@ __all__ = [
 # tiles of two 4-band uint16 images 8,000 px wide, so that no block is decoded twice. In bytes:
 # rasterio hands the number to GDALSetCacheMax64, where GDAL's own option would read 64 as MB.
 CACHE_BYTES = 64 * 2**20
+# A server that stops answering must not stop us for ever, as it would by GDAL's defaults. Seconds,
+# and bytes per second; the environment variables of these names win.
+HTTP_LIMITS = {
+    "GDAL_HTTP_CONNECTTIMEOUT": 15,
+    "GDAL_HTTP_LOW_SPEED_TIME": 30,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
+    "GDAL_HTTP_MAX_RETRY": 3,
+}
 BLOCK_PX = 256  # the side of a block in what is written
 
 
@@ -112,6 +121,8 @@ def open_pair(
     ref_radiometry: RadiometryOptions | None = None,
     bands: Sequence[str] | None = None,
     mask_path: StrPath | None = None,
+    lr_path: StrPath | None = None,
+    lr_radiometry: RadiometryOptions | None = None,
 ) -> Iterator[RasterPair]:
     """Open two rasters for reading tile by tile; everything but the pixels is checked here.
 
@@ -119,13 +130,16 @@ def open_pair(
     bands: the bands to compare (default: those in both, in the reference's order); for a file that
     does not name its bands and has as many, they are also its names, in the file's order.
     mask_path: a one-band raster on the same grid, as GDAL's masks are: 0 = invalid, others valid.
+    lr_path: the low-resolution image that the prediction was made from, with the same bands, whose
+    pixels the grid divides into a whole number; lr_radiometry: what the user says of it.
 
     A pixel counts if it is finite and not nodata in every compared band of both files, not
     transparent in an alpha band (never a data band), and valid in the files' own masks.
     """
     both = radiometry or RadiometryOptions()
     with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
+        limits = {name: value for name, value in HTTP_LIMITS.items() if name not in os.environ}
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, **limits))
         pred = _open_side(stack, pred_path, pred_radiometry or both, bands)
         ref = _open_side(stack, ref_path, ref_radiometry or both, bands)
         if both.scale is not None and pred_radiometry is None and ref_radiometry is None:
@@ -142,7 +156,43 @@ def open_pair(
         mask = None if mask_path is None else _open_mask(stack, mask_path, grid, ref.path)
         pred, ref = pred.select(common), ref.select(common)
         dtype = str(ref.src.dtypes[ref.indexes[0] - 1])
-        yield RasterPair(grid, common, dtype, pred, ref, mask)
+        if lr_path is None:
+            yield RasterPair(grid, common, dtype, pred, ref, mask)
+            return
+        lr, factor = _open_lr(stack, lr_path, lr_radiometry or both, ref, grid)
+        yield RasterPair(grid, common, dtype, pred, ref, mask, lr, factor)
+
+
+def _open_lr(
+    stack: ExitStack, path: StrPath, options: RadiometryOptions, ref: _Side, grid: Grid
+) -> tuple[_Side, int]:
+    """Open the low-resolution image of a pair for the bands of `ref`; its factor too."""
+    wanted = ref.radiometry.bands
+    lr = _open_side(stack, path, options, wanted)
+    factor = check_refinement(_grid(lr.src), grid, lr_name=lr.path, hr_name=ref.path)
+    if lr.radiometry.kind != ref.radiometry.kind:
+        raise RadiometryError(
+            f"{lr.path} holds {lr.radiometry.kind} values, {ref.path} {ref.radiometry.kind} values"
+        )
+    return lr.select(common_bands(lr, ref, wanted)), factor
+
+
+@contextmanager
+def open_image(
+    path: StrPath,
+    *,
+    radiometry: RadiometryOptions | None = None,
+    bands: Sequence[str] | None = None,
+) -> Iterator[tuple[Grid, Side]]:
+    """Open one raster for reading by windows: its grid, and what `read` and `select` bands.
+
+    radiometry: what the user says of the file; bands: names for a file that does not name its own,
+    in the file's order.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
+        side = _open_side(stack, path, radiometry or RadiometryOptions(), bands)
+        yield _grid(side.src), side
 
 
 def _check_one_scale(pred: _Side, ref: _Side) -> None:

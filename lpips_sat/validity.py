@@ -91,6 +91,11 @@ def masked_sum(x: Tensor, valid: Tensor) -> Tensor:
     return fill_invalid(x, valid).sum(dim=(-2, -1), dtype=torch.float64)
 
 
+def sum_dtype(x: Tensor) -> torch.dtype:
+    """Sums over a whole raster are float64, but on MPS, which has none."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
+
+
 def ratio_or_nan(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Divide; where `denominator` is 0 the value is NaN and the gradient exactly 0."""
     empty = denominator == 0

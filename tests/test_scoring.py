@@ -17,7 +17,8 @@ from lpips_sat import functional
 from lpips_sat.errors import LpipsSatError, MetricInputError, RadiometryError
 from lpips_sat.lpips import LPIPSSat
 from lpips_sat.raster import MapWriter, grid_of, open_pair
-from lpips_sat.scoring import default_metrics, score_pair
+from lpips_sat.scoring import score_pair
+from lpips_sat.suites import Settings, build, members, suite
 
 SIDE, TILE = 1024, 256
 BANDS = ("B04", "B03", "B02", "B08")
@@ -28,8 +29,8 @@ NAMES = ["LPIPS-Sat", "MAE", "RMSE", "PSNR", "SSIM", "SAM", "ERGAS"]
 def score(pred, ref, *, metrics=None, tile=512, map_path=None, **options):
     """Score two files with all metrics, or those named."""
     with open_pair(pred, ref, **options) as pair:
-        known = default_metrics(pair, data_range=DATA_RANGE, factor=FACTOR)
-        chosen = [make() for name, make in known.items() if metrics is None or name in metrics]
+        settings = Settings(pair.bands, pair.kind, data_range=DATA_RANGE, factor=FACTOR)
+        chosen = build(metrics or members("default", settings), settings)
         if map_path is None:
             return score_pair(pair, chosen, tile=tile)
         with MapWriter(map_path, pair.grid, description="distance") as writer:
@@ -159,8 +160,7 @@ def test_the_result_says_what_was_scored(arrays, by_tiles):
 def test_the_progress_adds_up_to_the_image(files):
     done = []
     with open_pair(*files) as pair:
-        metrics = [default_metrics(pair)["mae"]()]
-        score_pair(pair, metrics, tile=64, progress=done.append)
+        score_pair(pair, suite("spectral", bands=pair.bands), tile=64, progress=done.append)
     assert len(done) == 4
     assert sum(done) == 80 * 100
 

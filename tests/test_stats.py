@@ -1,10 +1,10 @@
-from math import nan, sqrt
+from math import inf, nan, sqrt
 
 import numpy as np
 import pytest
 
 from lpips_sat.errors import MetricInputError
-from lpips_sat.stats import bootstrap_mean
+from lpips_sat.stats import bootstrap_mean, paired_differences, summarise
 
 
 def clustered(
@@ -118,3 +118,93 @@ def test_nan_nothing_and_tables_are_errors_and_not_dropped(values, said):
 def test_each_value_needs_a_cluster():
     with pytest.raises(MetricInputError, match="3 values, but 2 cluster names"):
         bootstrap_mean([1.0, 2.0, 3.0], ["a", "b"])
+
+
+# --- summaries and paired differences
+
+
+def test_undefined_scores_are_counted_and_left_out_of_the_mean():
+    found = summarise([1.0, nan, 3.0, 8.0], ["a", "a", "b", "b"])
+    assert (found.mean.mean, found.median, found.undefined) == (4.0, 3.0, 1)
+    assert (found.mean.count, found.mean.clusters) == (3, 2)
+    assert found.mean.low < 4 < found.mean.high
+    nothing = summarise([nan, nan])
+    assert nothing.undefined == 2
+    assert np.isnan([nothing.mean.mean, nothing.mean.low, nothing.median]).all()
+
+
+def test_one_scene_or_an_infinite_score_has_a_mean_and_no_interval():
+    for found in (summarise([1.0, 2.0], ["a", "a"]), summarise([1.0, inf], ["a", "b"])):
+        assert found.mean.mean in (1.5, inf)
+        assert np.isnan([found.mean.low, found.mean.high]).all()
+
+
+def false_alarms(clusters: int, methods: int, level: float = 0.95) -> float:
+    """Share of 200 studies of equal methods in which any two are told apart."""
+    found = 0
+    for study in range(200):
+        rng = np.random.default_rng(study)
+        scenes = np.repeat(np.arange(clusters), 3)
+        shared = rng.normal(0, 1, (clusters, methods))[scenes]
+        values = shared + rng.normal(0, 0.5, shared.shape)
+        duels = paired_differences(values, scenes, resamples=300, seed=study, level=level)
+        found += any(duel.told_apart for duel in duels.values())
+    return found / 200
+
+
+def test_equal_methods_are_told_apart_in_at_most_5_studies_of_100_whatever_their_number():
+    # 200 studies: standard error 1.5 %; three clusters cannot tell anything apart
+    assert false_alarms(clusters=20, methods=2) <= 0.08
+    assert 0.0 < false_alarms(clusters=20, methods=5, level=0.8) <= 0.26
+    assert false_alarms(clusters=3, methods=5) <= 0.05
+
+
+def test_the_interval_of_two_methods_is_students_when_clusters_are_many_and_equal():
+    rng = np.random.default_rng(1)
+    values = rng.normal([3.0, 2.0], 1.0, (500, 2))
+    delta = values[:, 0] - values[:, 1]
+    half = 1.96 * delta.std(ddof=1) / sqrt(500)
+    found = paired_differences(values, resamples=4000)[0, 1]
+    assert found.mean == pytest.approx(delta.mean())
+    assert found.high - found.mean == pytest.approx(half, rel=0.06)
+    assert found.mean - found.low == pytest.approx(found.high - found.mean)
+    assert found.told_apart
+
+
+def test_pairing_finds_a_difference_far_below_the_spread_of_the_images():
+    rng = np.random.default_rng(2)
+    image = rng.normal(30, 5, 60)
+    values = np.stack([image + 0.2 + rng.normal(0, 0.1, 60), image + rng.normal(0, 0.1, 60)], 1)
+    found = paired_differences(values)[0, 1]
+    assert found.told_apart
+    assert found.low > 0.1
+
+
+def test_more_methods_widen_the_intervals():
+    values = np.random.default_rng(3).normal(0, 1, (80, 6))
+    two, six = paired_differences(values[:, :2])[0, 1], paired_differences(values)[0, 1]
+    assert two.mean == pytest.approx(six.mean)
+    assert 1.2 < (six.high - six.low) / (two.high - two.low) < 2
+
+
+def test_what_cannot_be_bounded_is_not_told_apart():
+    far = np.array([[1.0, 9.0], [1.1, 9.3], [0.9, 9.1]])
+    for clusters in (["a"] * 3, ["a", "a", "b"]):
+        found = paired_differences(far, clusters)[0, 1]
+        assert found.mean == pytest.approx(-8.133, abs=1e-3)
+        assert (found.low, found.high, found.told_apart) == (-inf, inf, False)
+    endless = paired_differences(np.array([[inf, 1.0, 1.0], [3.0, 2.0, 1.5], [4.0, 4.5, 3.0]]))
+    assert (endless[0, 1].mean, endless[0, 1].told_apart) == (inf, False)
+    assert np.isfinite(endless[1, 2].mean)
+
+
+def test_equal_scores_infinite_ones_too_differ_by_exactly_0():
+    column = np.array([inf, 2.0, 3.0, 4.0])
+    found = paired_differences(np.stack([column, column], axis=1))[0, 1]
+    assert (found.mean, found.low, found.high, found.told_apart) == (0, 0, 0, False)
+
+
+def test_differences_of_nothing_or_with_nan_are_errors():
+    for values in (np.empty((0, 2)), np.array([[1.0, nan]]), np.ones(3)):
+        with pytest.raises(MetricInputError, match="scores"):
+            paired_differences(values)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from ..validity import sum_dtype
 
 # Added under the square root, so that an all-zero feature vector has a finite gradient.
 EPSILON = 1e-8
@@ -17,3 +20,16 @@ def unit_vectors(features: Tensor) -> Tensor:
 def channel_distances(x: Tensor, y: Tensor) -> Tensor:
     """(N, C, h, w) twice -> (N, C): mean over positions of squared unit-feature differences."""
     return (unit_vectors(x) - unit_vectors(y)).square().mean(dim=(2, 3))
+
+
+def weighted_distance(features: Tensor, head: Tensor) -> Tensor:
+    """Features of pred and ref (2N, C, h, w) -> (N, 1, h, w), always in float32."""
+    x, y = unit_vectors(features.float()).chunk(2)
+    with torch.autocast(features.device.type, enabled=False):
+        return F.conv2d((x - y).square(), head.float()[None, :, None, None])
+
+
+def cell_share(counted: Tensor, stride: int, maps: Tensor) -> Tensor:
+    """How much of the cell of each position counts, in [0, 1]: float64 (N, 1, h, w)."""
+    share = F.avg_pool2d(counted.to(sum_dtype(counted)), stride, ceil_mode=True)
+    return share[..., : maps.shape[-2], : maps.shape[-1]]

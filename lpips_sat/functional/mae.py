@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..validity import masked_sum, ratio_or_nan
-from ._inputs import count_values, prepare_pixels
+from ._inputs import band_means, band_sums, prepare_pixels
 
 
 def mae(pred: Tensor, ref: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -28,15 +26,22 @@ def mae(pred: Tensor, ref: Tensor, *, valid: Tensor | None = None) -> Tensor:
     return mae_from_sums(mae_sums(pred, ref, valid=valid))
 
 
+def mae_per_band(pred: Tensor, ref: Tensor, *, valid: Tensor | None = None) -> Tensor:
+    """`mae` of each band apart: float64 (N, C)."""
+    return band_means(mae_sums(pred, ref, valid=valid))
+
+
 def mae_sums(
     pred: Tensor, ref: Tensor, *, valid: Tensor | None = None, core: Tensor | None = None
 ) -> Tensor:
-    """Return (N, 2) float64: sum of |pred - ref|, number of values. Adds up over disjoint cores."""
+    """Return (N, C + 1) float64: each band's sum of |pred - ref|, the pixel count.
+
+    Adds up over disjoint cores.
+    """
     pred, ref, counted = prepare_pixels(pred, ref, valid, core)
-    error = masked_sum((pred - ref).abs(), counted).sum(dim=1)
-    return torch.stack([error, count_values(counted, pred.shape[1])], dim=1)
+    return band_sums((pred - ref).abs(), counted)
 
 
 def mae_from_sums(sums: Tensor) -> Tensor:
-    """Return the scores (N,) of `mae_sums` (N, 2)."""
-    return ratio_or_nan(sums[:, 0], sums[:, 1])
+    """Return the scores (N,) of `mae_sums` (N, C + 1)."""
+    return band_means(sums).mean(dim=1)

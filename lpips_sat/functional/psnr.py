@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._inputs import check_data_range
-from .rmse import mse_from_sums, rmse_sums
+from ._inputs import band_means, check_data_range
+from .rmse import rmse_sums
 
 
 def psnr(pred: Tensor, ref: Tensor, *, data_range: float, valid: Tensor | None = None) -> Tensor:
@@ -29,17 +29,36 @@ def psnr(pred: Tensor, ref: Tensor, *, data_range: float, valid: Tensor | None =
     return psnr_from_sums(psnr_sums(pred, ref, valid=valid), data_range=data_range)
 
 
+def psnr_per_band(
+    pred: Tensor, ref: Tensor, *, data_range: float, valid: Tensor | None = None
+) -> Tensor:
+    """`psnr` of each band apart: float64 (N, C). Their mean is not the PSNR of all bands."""
+    return psnr_bands_from_sums(psnr_sums(pred, ref, valid=valid), data_range=data_range)
+
+
 def psnr_sums(
     pred: Tensor, ref: Tensor, *, valid: Tensor | None = None, core: Tensor | None = None
 ) -> Tensor:
-    """Return (N, 2) float64: squared error, number of values. Adds up over disjoint cores."""
+    """Return (N, C + 1) float64: each band's squared error, the pixel count.
+
+    Adds up over disjoint cores.
+    """
     return rmse_sums(pred, ref, valid=valid, core=core)
 
 
 def psnr_from_sums(sums: Tensor, *, data_range: float) -> Tensor:
-    """Return the scores (N,) in dB of `psnr_sums` (N, 2)."""
+    """Return the scores (N,) in dB of `psnr_sums` (N, C + 1)."""
+    return decibel(band_means(sums).mean(dim=1), data_range=data_range)
+
+
+def psnr_bands_from_sums(sums: Tensor, *, data_range: float) -> Tensor:
+    """Return the scores (N, C) in dB of the bands of `psnr_sums` (N, C + 1)."""
+    return decibel(band_means(sums), data_range=data_range)
+
+
+def decibel(mse: Tensor, *, data_range: float) -> Tensor:
+    """10 log10(data_range^2 / mse) of any shape: +inf (gradient 0) where `mse` is 0."""
     peak = check_data_range(data_range) ** 2
-    mse = mse_from_sums(sums)
     identical = mse == 0
-    decibel = 10 * torch.log10(peak / torch.where(identical, torch.ones_like(mse), mse))
-    return torch.where(identical, torch.full_like(decibel, torch.inf), decibel)
+    ratio = 10 * torch.log10(peak / torch.where(identical, torch.ones_like(mse), mse))
+    return torch.where(identical, torch.full_like(ratio, torch.inf), ratio)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..validity import masked_sum, ratio_or_nan, safe_sqrt
-from ._inputs import count_values, prepare_pixels
+from ..validity import safe_sqrt
+from ._inputs import band_means, band_sums, prepare_pixels
 
 
 def rmse(pred: Tensor, ref: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -28,20 +27,27 @@ def rmse(pred: Tensor, ref: Tensor, *, valid: Tensor | None = None) -> Tensor:
     return rmse_from_sums(rmse_sums(pred, ref, valid=valid))
 
 
+def rmse_per_band(pred: Tensor, ref: Tensor, *, valid: Tensor | None = None) -> Tensor:
+    """`rmse` of each band apart: float64 (N, C)."""
+    return rmse_bands_from_sums(rmse_sums(pred, ref, valid=valid))
+
+
 def rmse_sums(
     pred: Tensor, ref: Tensor, *, valid: Tensor | None = None, core: Tensor | None = None
 ) -> Tensor:
-    """Return (N, 2) float64: squared error, number of values. Adds up over disjoint cores."""
+    """Return (N, C + 1) float64: each band's squared error, the pixel count.
+
+    Adds up over disjoint cores.
+    """
     pred, ref, counted = prepare_pixels(pred, ref, valid, core)
-    error = masked_sum((pred - ref).square(), counted).sum(dim=1)
-    return torch.stack([error, count_values(counted, pred.shape[1])], dim=1)
-
-
-def mse_from_sums(sums: Tensor) -> Tensor:
-    """Return the mean squared errors (N,) of `rmse_sums` (N, 2), in squared input units."""
-    return ratio_or_nan(sums[:, 0], sums[:, 1])
+    return band_sums((pred - ref).square(), counted)
 
 
 def rmse_from_sums(sums: Tensor) -> Tensor:
-    """Return the scores (N,) of `rmse_sums` (N, 2)."""
-    return safe_sqrt(mse_from_sums(sums))
+    """Return the scores (N,) of `rmse_sums` (N, C + 1)."""
+    return safe_sqrt(band_means(sums).mean(dim=1))
+
+
+def rmse_bands_from_sums(sums: Tensor) -> Tensor:
+    """Return the scores (N, C) of the bands of `rmse_sums` (N, C + 1)."""
+    return safe_sqrt(band_means(sums))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..validity import combine, erode, masked_sum, ratio_or_nan
-from ._inputs import check_data_range, check_min_size, count_values, prepare
+from ..validity import combine, erode, ratio_or_nan
+from ._inputs import band_sums, check_data_range, check_min_size, prepare, strips
 
 # Wang, Bovik, Sheikh & Simoncelli 2004, sections III-B and III-C.
 WINDOW = 11
@@ -16,9 +15,6 @@ K1 = 0.01
 K2 = 0.03
 # How far a window reaches beyond its centre: the halo that a tile needs.
 HALO = WINDOW // 2
-# Rows of the map computed at a time: keeps the moments in the CPU cache, measured 7 times as fast
-# as the whole at 1024 x 1024 x 4 bands.
-STRIP = 64
 
 
 def ssim(pred: Tensor, ref: Tensor, *, data_range: float, valid: Tensor | None = None) -> Tensor:
@@ -70,12 +66,8 @@ def ssim_sums(
     """
     scale = check_data_range(data_range)
     pred, ref, holds_data, counts_here = prepare(pred, ref, valid, core)
-    if min(pred.shape[-2:]) < WINDOW:
-        return pred.new_zeros((pred.shape[0], 2))
-    inside = (..., slice(HALO, -HALO), slice(HALO, -HALO))
-    counted = combine(erode(holds_data, HALO)[inside], counts_here[inside])
-    total = masked_sum(_ssim_map(pred, ref, (K1 * scale) ** 2, (K2 * scale) ** 2), counted)
-    return torch.stack([total.sum(dim=1), count_values(counted, pred.shape[1])], dim=1)
+    sums = window_sums(pred, ref, holds_data, counts_here, data_range=scale)
+    return torch.stack([sums[:, :-1].sum(dim=1), sums[:, -1] * pred.shape[1]], dim=1)
 
 
 def ssim_from_sums(sums: Tensor) -> Tensor:
@@ -83,30 +75,67 @@ def ssim_from_sums(sums: Tensor) -> Tensor:
     return ratio_or_nan(sums[:, 0], sums[:, 1])
 
 
-def _ssim_map(x: Tensor, y: Tensor, c1: float, c2: float) -> Tensor:
+def window_sums(
+    x: Tensor,
+    y: Tensor,
+    valid: Tensor,
+    core: Tensor,
+    *,
+    data_range: float,
+    luminance: bool = True,
+) -> Tensor:
+    """Return (N, C + 1) float64: each band's sum of the SSIM map, the number of windows.
+
+    Takes what `prepare` returns. Without `luminance` only the factor of contrast and structure.
+    """
+    if min(x.shape[-2:]) < WINDOW:
+        return x.new_zeros((x.shape[0], x.shape[1] + 1))
+    inside = (..., slice(HALO, -HALO), slice(HALO, -HALO))
+    counted = combine(erode(valid, HALO)[inside], core[inside])
+    scores = [
+        _ssim_strip(x[rows], y[rows], data_range, luminance) for rows in strips(x.shape[-2], HALO)
+    ]
+    return band_sums(torch.cat(scores, dim=-2), counted)
+
+
+def _ssim_strip(x: Tensor, y: Tensor, data_range: float, luminance: bool) -> Tensor:
     """Return SSIM at each whole window of two (N, C, H, W): (N, C, H - 10, W - 10)."""
-    strips = []
-    for top in range(0, x.shape[-2] - 2 * HALO, STRIP):
-        rows = (..., slice(top, top + STRIP + 2 * HALO), slice(None))
-        strips.append(_ssim_strip(x[rows], y[rows], c1, c2))
-    return torch.cat(strips, dim=-2)
-
-
-def _ssim_strip(x: Tensor, y: Tensor, c1: float, c2: float) -> Tensor:
     stacked = torch.cat([x, y, x * x + y * y, 2 * x * y], dim=1)
-    mean_x, mean_y, power, cross = _blur(stacked).chunk(4, dim=1)
+    mean_x, mean_y, power, cross = blur(stacked).chunk(4, dim=1)
+    return similarity(mean_x, mean_y, power, cross, data_range, luminance)
+
+
+def similarity(
+    mean_x: Tensor,
+    mean_y: Tensor,
+    power: Tensor,
+    cross: Tensor,
+    data_range: float,
+    luminance: bool = True,
+) -> Tensor:
+    """Return SSIM from the means of x, y, x^2 + y^2 and 2 x y under the window."""
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     mean_power = mean_x * mean_x + mean_y * mean_y
     mean_cross = 2 * mean_x * mean_y
-    luminance = (mean_cross + c1) / (mean_power + c1)
     structure = (cross - mean_cross + c2) / (power - mean_power + c2)
-    return luminance * structure
+    if not luminance:
+        return structure
+    return structure * (mean_cross + c1) / (mean_power + c1)
 
 
-def _blur(x: Tensor) -> Tensor:
-    """Gaussian mean of each channel over whole windows, one axis after the other."""
-    channels = x.shape[1]
-    offset = torch.arange(-HALO, HALO + 1, dtype=x.dtype, device=x.device)
+def blur(x: Tensor) -> Tensor:
+    """Gaussian mean over whole windows of (N, C, H, W), one axis after the other.
+
+    Sums of moved copies: measured 2.4 times as fast as `conv2d`, which has no fast float64 path.
+    """
+    offset = torch.arange(HALO + 1, dtype=torch.float64)
     weight = torch.exp(-(offset**2) / (2 * SIGMA**2))
-    kernel = (weight / weight.sum()).expand(channels, 1, 1, WINDOW)
-    along_width = F.conv2d(x, kernel, groups=channels)
-    return F.conv2d(along_width, kernel.transpose(-1, -2), groups=channels)
+    weights = (weight / (2 * weight.sum() - weight[0])).tolist()
+    for axis in (-1, -2):
+        whole = x.shape[axis] - 2 * HALO
+        total = weights[0] * x.narrow(axis, HALO, whole)
+        for distance in range(1, HALO + 1):
+            before, after = (x.narrow(axis, HALO + d, whole) for d in (-distance, distance))
+            total = torch.add(total, before + after, alpha=weights[distance])
+        x = total
+    return x

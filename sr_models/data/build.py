@@ -20,18 +20,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from lpips_sat.grid import Grid
 from lpips_sat.outputs import StrPath, whole_folder
 from lpips_sat.pair import Image, PairMask
 from lpips_sat.radiometry import RadiometryOptions, check_range
 from lpips_sat.raster import write_raster
+from lpips_sat.registration import MIN_SIZE, estimate_shift
 from lpips_sat.warp import open_image, open_mask
 
 from .errors import PairError
 from .grids import common_grid, gsd, nested
 from .preview import write_preview
-from .registration import tile_shift
 from .tiles import TEST_UNTEXTURED, Layout, Place, assign_blocks
 
 MANIFEST = "manifest.parquet"
@@ -115,7 +116,7 @@ def build_pairs(
         native = stack.enter_context(open_image(hr.path, radiometry=hr.radiometry, bands=hr_bands))
         _check_kinds(low, native)
         grid, factor = common_grid(low.grid, native.grid, names=(lr.name, hr.name))
-        layout.check_factor(factor)
+        layout.check(factor, least=MIN_SIZE)
         fine = grid.refine(factor)
         scene = _Scene(
             low,
@@ -125,7 +126,7 @@ def build_pairs(
             None if mask is None else stack.enter_context(open_mask(mask, like=fine)),
             factor,
         )
-        folder = stack.enter_context(whole_folder(out, overwrite=overwrite, marker=DATASET))
+        folder = stack.enter_context(whole_folder(out, overwrite=overwrite, mark=DATASET))
         table = _cut(scene, grid, folder, layout, progress)
         split_tiles(table, layout)
         _forget_unused(folder, table)
@@ -203,9 +204,9 @@ def _cut_tile(scene: _Scene, grid: Grid, folder: Path, tile: int, place: Place) 
         record[name] = f"{name}/{place.id}.tif"
         here = part if name == "lr" else part.refine(f)
         _write_tile(folder / record[name], values, here, image.radiometry.bands)
-    shift, reliability = tile_shift(_box(hr, f).mean(0), lr.mean(0))
-    record |= {"texture": texture(hr, f), "reliability": reliability}
-    return record | {"shift_y": shift[0], "shift_x": shift[1]}
+    shift = estimate_shift(*(torch.from_numpy(x)[None] for x in (lr, _box(hr, f))))
+    record |= {"texture": texture(hr, f), "reliability": shift.reliability}
+    return record | {"shift_y": shift.dy, "shift_x": shift.dx}
 
 
 def _where(place: Place, part: Grid) -> dict[str, Any]:

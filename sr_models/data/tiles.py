@@ -49,12 +49,16 @@ class Layout:
                 f"that add up to 1, got {self}"
             )
 
-    def check_factor(self, factor: int) -> None:
-        """Refuse a tile or margin that does not end with an LR pixel."""
-        if self.tile % factor or self.margin % factor:
+    def check(self, factor: int, *, least: int) -> None:
+        """Refuse a tile or margin that does not end with an LR pixel, and one too small.
+
+        least: LR pixels that the side of a tile must have.
+        """
+        if self.tile % factor or self.margin % factor or self.tile < least * factor:
             raise PairError(
                 f"tile {self.tile} and margin {self.margin} (HR px) must be multiples of the "
-                f"factor {factor}: take e.g. --tile {32 * factor} --margin {16 * factor}"
+                f"factor {factor}, and a tile {least * factor} px or more: take e.g. --tile "
+                f"{64 * factor} --margin {32 * factor}"
             )
 
     def places(self, height: int, width: int) -> list[Place]:

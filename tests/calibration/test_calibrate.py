@@ -261,7 +261,7 @@ def test_the_command_says_what_is_missing(run, pretrained, judged, tmp_path):
         return run("calibrate", *given)
 
     for result, message in (
-        (call(tmp_path / "absent", pretrained), "images.npz is missing"),
+        (call(tmp_path / "absent", pretrained), "holds no judgements"),
         (call(judged, "resnet"), "unknown backbone 'resnet'"),
         (call(judged, judged), "no finished pretraining run"),
     ):

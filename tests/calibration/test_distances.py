@@ -21,6 +21,11 @@ def test_equal_maps_are_at_distance_0_and_others_are_not(name):
 
 
 @pytest.mark.parametrize("name", DISTANCES)
+def test_maps_of_a_single_position_can_be_compared(name):
+    assert DISTANCES[name](maps(0, (2, 3, 1, 1)), maps(1, (2, 3, 1, 1))).isfinite().all()
+
+
+@pytest.mark.parametrize("name", DISTANCES)
 def test_the_two_sides_are_alike_and_images_do_not_mix(name):
     compare = DISTANCES[name]
     x, y = maps(0), maps(1)

@@ -7,6 +7,7 @@ import pytest
 from lpips_sat.calibration.judgements import (
     VALIDATION_STEP,
     JudgementError,
+    Judgements,
     read_judgements,
     read_table,
 )
@@ -179,3 +180,19 @@ def test_an_archive_that_is_damaged_or_pickled_is_refused(folder, content):
         path.write_bytes({"half": half, "nothing": b"", "text": b"PK, or not"}[content])
     with pytest.raises(JudgementError, match=r"images\.npz is no archive of images, or damaged"):
         read_judgements(folder)
+
+
+def test_releases_join_into_one_with_their_own_images(folder, tmp_path):
+    other = write(tmp_path / "other", trials=[(1, "naip", "d.png:0:0")], votes=[(1, "r0", "B", 2)])
+    joined = Judgements.join([read_judgements(folder), read_judgements(other)])
+    assert joined.table["id"].tolist() == [3, 0, 1, 2, 5, 10, 1]
+    assert joined.b[:, 0, 0, 0].tolist() == [103, 100, 101, 102, 105, 110, 101]
+    assert joined.share_b[-1] == 1
+    assert len(joined.where(joined.table["cluster"].to_numpy() == "naip:d.png")) == 1
+
+
+def test_releases_with_patches_of_other_sizes_do_not_join(folder, tmp_path):
+    larger = np.zeros((11, 8, 6, 3), np.uint8)
+    other = write(tmp_path / "other", ref=larger, a=larger, b=larger)
+    with pytest.raises(JudgementError, match="different patch sizes"):
+        Judgements.join([read_judgements(folder), read_judgements(other)])

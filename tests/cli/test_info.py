@@ -4,12 +4,10 @@ import json
 
 import pytest
 
-from lpips_sat import __version__
+from lpips_sat import __version__, suites
 from lpips_sat.cli import info
 from lpips_sat.radiometry import PRESETS
 from lpips_sat.weights import WEIGHTS, shipped
-
-METRICS = ["LPIPS-Sat", "MAE", "RMSE", "PSNR", "SSIM", "SAM", "ERGAS"]
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +23,9 @@ def words(text):
 
 def test_json_lists_metrics_presets_composites_and_backbones(found):
     assert found["lpips-sat"] == __version__
-    assert list(found["metrics"]) == METRICS
-    up = {name for name, text in found["metrics"].items() if text.startswith("higher is better")}
-    assert up == {"PSNR", "SSIM"}
+    assert list(found["metrics"]) == list(suites.METRICS)
+    assert found["metrics"]["ergas"].endswith("lower is better; needs --factor")
+    assert found["suites"]["default"].startswith("lpips-sat, mae, ")
     assert list(found["radiometry"]) == list(PRESETS)
     assert found["radiometry"]["s2-l2a"].startswith("reflectance = DN * 0.0001")
     assert found["composites"]["true colour"] == "B04, B03, B02"

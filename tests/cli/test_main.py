@@ -10,7 +10,7 @@ import pytest
 
 from lpips_sat import LpipsSatError, cli
 
-COMMANDS = ["calibrate", "info", "pretrain", "sample", "score"]
+COMMANDS = ["calibrate", "compare", "info", "pretrain", "sample", "score"]
 
 
 @pytest.fixture

@@ -132,7 +132,9 @@ def test_some_metrics_in_the_order_asked_for_each_once(run, pair):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--metrics", "mea"), "'mea': choose from lpips-sat, mae, rmse, psnr, ssim, sam, ergas"),
+        (("--metrics", "mea"), "'mea': choose from lpips-sat, mae, rmse, "),
+        (("--suite", "mine"), "'mine': choose from default, fidelity, "),
+        (("--weights", "lpips-sat"), "expected NAME=VALUE, got 'lpips-sat'"),
         (("--metrics", "mae,ergas"), "'ergas': ergas needs --factor"),
         (("--metrics", ","), "expected a comma-separated list, got ','"),
         (("--factor", "0.5"), "--factor"),

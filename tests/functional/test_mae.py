@@ -21,7 +21,7 @@ def test_it_is_the_mean_over_valid_pixels_and_all_bands_of_each_image():
     np.testing.assert_allclose(score, by_hand, rtol=1e-13)
 
 
-def test_the_sums_hold_the_error_and_the_number_of_values():
+def test_the_sums_hold_the_error_of_each_band_and_the_number_of_pixels():
     pred, ref = torch.full((1, 3, 2, 2), 0.75), torch.full((1, 3, 2, 2), 0.5)
     core = torch.tensor([[[[True, True], [True, False]]]])
-    assert mae_sums(pred, ref, core=core).tolist() == [[0.25 * 9, 9.0]]
+    assert mae_sums(pred, ref, core=core).tolist() == [[0.75, 0.75, 0.75, 3.0]]

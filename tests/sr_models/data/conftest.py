@@ -15,7 +15,7 @@ from affine import Affine
 from sr_models.data.tiles import Layout
 
 Array = npt.NDArray[Any]
-SMALL = Layout(tile=16, block=1, margin=8, min_texture=1e-4)
+SMALL = Layout(tile=32, block=1, margin=8, min_texture=1e-4)
 
 
 @pytest.fixture(scope="session")
@@ -47,18 +47,18 @@ def raster() -> Callable[..., Path]:
 def scene(raster, textured) -> Callable[..., tuple[Path, Path, Array, Array]]:
     """Write an LR raster and an HR raster that begins half an LR pixel inside it.
 
-    HR: 100 x 100 px of 10 m from (500010, 4200000); LR: 52 x 52 px of 20 m from (500000, 4200020),
-    the means of the HR pixels where there are some. So LR pixels [1:51, 1:50] are covered.
+    HR: 180 x 180 px of 10 m from (500010, 4200000); LR: 92 x 92 px of 20 m from (500000, 4200020),
+    the means of the HR pixels where there are some. So LR pixels [1:91, 1:90] are covered.
     """
 
     def make(
         folder: Path, *, bands: tuple[str, ...] = ("B08",), hr_bands: tuple[str, ...] | None = None
     ) -> tuple[Path, Path, Array, Array]:
         hr_bands = hr_bands or bands
-        hr = textured(len(hr_bands), 100, 100, seed=4).astype(np.float32)
-        lr = np.full((len(bands), 52, 52), 0.2, dtype=np.float32)
+        hr = textured(len(hr_bands), 180, 180, seed=4).astype(np.float32)
+        lr = np.full((len(bands), 92, 92), 0.2, dtype=np.float32)
         order = [hr_bands.index(b) if b in hr_bands else 0 for b in bands]
-        lr[:, 1:51, 1:50] = hr[order, :, 1:99].reshape(-1, 50, 2, 49, 2).mean((2, 4))
+        lr[:, 1:91, 1:90] = hr[order, :, 1:179].reshape(-1, 90, 2, 89, 2).mean((2, 4))
         low = Affine(20, 0, 500_000, 0, -20, 4_200_020)
         high = Affine(10, 0, 500_010, 0, -10, 4_200_000)
         return (

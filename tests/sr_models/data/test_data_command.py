@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from lpips_sat.cli.mindgap import main
 
-SMALL = ("--tile", 16, "--block", 1, "--margin", 8, "--min-texture", 1e-4)
+SMALL = ("--tile", 32, "--block", 1, "--margin", 8, "--min-texture", 1e-4)
 
 
 @pytest.fixture
@@ -73,10 +73,10 @@ def test_check_names_every_fault(made, raster, mindgap):
     (out / table.loc[train[0], "hr"]).unlink()
     raster(  # half an LR pixel to the east
         out / table.loc[train[1], "lr"],
-        table.index.to_numpy(float)[None, :8, None].repeat(8, 2).astype("float32") / 20,
+        table.index.to_numpy(float)[None, :16, None].repeat(16, 2).astype("float32") / 20,
         Affine(20, 0, table.loc[train[1], "left"] + 10, 0, -20, table.loc[train[1], "top"]),
     )
-    table.loc[test[0], ["row", "col"]] = table.loc[train[2], ["row", "col"]] + [20, 0]
+    table.loc[test[0], ["row", "col"]] = table.loc[train[2], ["row", "col"]] + [36, 0]
     table.loc[test[0], ["shift_x", "reliability"]] = 0.8, 0.95
     table.to_parquet(path)
     result = mindgap("data", "check", out)

@@ -112,7 +112,7 @@ def test_a_loader_makes_batches_of_it(root):
         (("holdout",), {}, PairError, "there are test, train, val"),
         (("train", "both"), {}, PairError, "'real' or 'synthetic'"),
         (("train",), {"crop": 9}, PairError, "a multiple of 2, got 9"),
-        (("train",), {"crop": 32}, PairError, "at most 16 HR px"),
+        (("train",), {"crop": 34}, PairError, "at most 32 HR px"),
         (("train", "synthetic"), {"degradation": "best"}, DegradationError, "physical, bicubic"),
         (("train", "synthetic"), {"degradation": Bicubic(4)}, DegradationError, "set's factor 2"),
     ],

@@ -77,7 +77,8 @@ def test_blocks_without_texture_are_for_the_test():
     [
         (lambda: Layout(shares=(0.5, 0.5, 0.5)), "add up to 1"),
         (lambda: Layout(tile=0), "tile and block > 0"),
-        (lambda: Layout(tile=128).check_factor(3), "multiples of the factor 3"),
+        (lambda: Layout(tile=128).check(3, least=16), "multiples of the factor 3"),
+        (lambda: Layout(tile=24).check(2, least=16), "a tile 32 px or more"),
         (lambda: assign_blocks({"a": 9, "b": 9, "c": 0}, Layout()), "at least 3 are needed"),
     ],
 )

@@ -1,0 +1,203 @@
+"""Tables, sentences and figures of docs/evidence.md, from the result files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+# What issue and paper aim at on validation.
+GOAL = 0.92
+# Short names for wide tables.
+SHORT = {
+    "LPIPS-Sat": "ours",
+    "LPIPS-Sat, all channels weighing alike": "ours, equal weights",
+    "LPIPS-Sat, random weights": "ours, random weights",
+    "ST-LPIPS-alex": "ST-alex",
+    "ST-LPIPS-vgg": "ST-vgg",
+}
+COLOURS = {"LPIPS-Sat": "#c1272d", "DISTS": "#1f4e79", "LPIPS-alex": "#2e7d32"}
+
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def span(row: dict[str, float], digits: int = 3) -> str:
+    return f"{row['low']:.{digits}f} to {row['high']:.{digits}f}"
+
+
+def votes_table() -> str:
+    found = read("evidence")["votes"]
+    rows = [
+        [name, f"{row['mean']:.3f}", span(row), f"{new['mean']:.3f}", span(new)]
+        for (name, row), new in zip(
+            found["overall"].items(), found["new_references"].values(), strict=True
+        )
+    ]
+    new = next(iter(found["new_references"].values()))["count"]
+    header = ["distance", f"all {found['trials']} trials", "95 %", f"{new} new references", "95 %"]
+    return table(header, rows)
+
+
+def gain_sentence() -> str:
+    found = read("evidence")["votes"]
+    gain, ours = found["gain_over"], found["overall"]["LPIPS-Sat"]["mean"]
+    sure = "more" if gain["low"] > 0 else "less" if gain["high"] < 0 else None
+    verdict = f"agrees {sure} often" if sure else "does not differ beyond chance"
+    goal = "reached" if ours >= GOAL else f"not reached ({ours:.3f})"
+    return (
+        f"LPIPS-Sat minus {gain['peer']} on the same trials: {gain['mean']:+.3f} "
+        f"({gain['low']:+.3f} to {gain['high']:+.3f}): it {verdict}. The goal of {GOAL} on "
+        f"validation is {goal}."
+    )
+
+
+def kinds_table() -> str:
+    rows = read("evidence")["votes"]["groups"]
+    names = list(rows[0]["agreement"])
+    body = []
+    for row in rows:
+        best = max(row["agreement"].values())
+        shown = [
+            f"**{value:.2f}**" if value == best else f"{value:.2f}"
+            for value in row["agreement"].values()
+        ]
+        body.append([f"{row['name']} ({row['trials']})", *shown])
+    return table(["", *(SHORT.get(name, name) for name in names)], body)
+
+
+def sources_sentence() -> str:
+    found = read("evidence")["votes"]["leave_one_source_out"]
+    shares = ", ".join(f"{name} {share:.3f}" for name, share in found.items())
+    return (
+        "Heads of `lin` fitted without one source, agreement on the training trials of that "
+        f"source: {shares}."
+    )
+
+
+def ladders_table() -> str:
+    found = read("evidence")["ladders"]
+    names = list(found["kinds"]["blur"])
+    rows = []
+    for kind, of in found["kinds"].items():
+        ours = of["LPIPS-Sat"]["mean"]
+        state = "" if kind not in found["must"] else "yes" if ours >= found["target"] else "**no**"
+        rows.append([kind, *(f"{of[name]['mean']:.2f}" for name in names), state])
+    header = ["kind", *(SHORT.get(n, n) for n in names), f"required: >= {found['target']}"]
+    return table(header, rows)
+
+
+def ladders_sentence() -> str:
+    found = read("evidence")["ladders"]
+    failed = found["failed"]
+    passed = [kind for kind in found["must"] if kind not in failed]
+    text = f"Of the kinds that must reach {found['target']}, these do: {', '.join(passed)}"
+    return f"{text}; these do not: {', '.join(failed)}." if failed else f"{text}: all."
+
+
+def shift_table() -> str:
+    curves = dict(read("evidence")["tolerance"]["curves"]["shift"])
+    levels = curves.pop("levels")
+    shown = [i for i, level in enumerate(levels) if level in (0.25, 0.5, 1.0, 2.0, 4.0)]
+    rows = [[name, *(f"{curve[i]:.2f}" for i in shown)] for name, curve in curves.items()]
+    return table(["shift, px", *(f"{levels[i]:g}" for i in shown)], rows)
+
+
+def loss_table() -> str:
+    found = read("loss")
+    judges = list(found["bicubic"])
+    rows = [["bicubic", *(f"{found['bicubic'][j]:.3f}" for j in judges)]]
+    for name, values in found["per_seed"].items():
+        rows.append([name, *(" / ".join(f"{v:.3f}" for v in values[j]) for j in judges)])
+    change = found["change"]
+    rows.append(["change", *(f"{change[j]['mean']:+.3f}" for j in judges)])
+    rows.append(["95 % over chips", *(span(change[j]) for j in judges)])
+    return table(["trained with", *judges], rows)
+
+
+def loss_sentence() -> str:
+    found = read("loss")
+    settings, cost = found["settings"], -found["change"]["PSNR"]["mean"]
+    verdict = "holds" if found["holds"] else "does not hold"
+    return (
+        f"x{settings['factor']}, {settings['steps']} steps of {settings['batch']} chips, weight "
+        f"{found['weight']:g}, {len(settings['seeds'])} seeds, {settings['test_chips']} held-out "
+        f"chips. PSNR changes by {-cost:+.2f} dB. The claim, every other metric better than with "
+        f"L1 alone at a cost of at most 0.3 dB, {verdict}."
+    )
+
+
+def made_with() -> str:
+    found = read("evidence")
+    weights = ", ".join(f"`{name}` {digest[:12]}" for name, digest in found["weights"].items())
+    return (
+        f"Made with lpips-sat {found['version']}, torch {found['torch']}, weights {weights}; "
+        f"peers from {', '.join(found['peers'])}; seed {found['seed']}."
+    )
+
+
+BLOCKS = {
+    "votes": votes_table,
+    "gain": gain_sentence,
+    "kinds": kinds_table,
+    "sources": sources_sentence,
+    "ladders": ladders_table,
+    "monotone": ladders_sentence,
+    "shift": shift_table,
+    "loss": loss_table,
+    "claim": loss_sentence,
+    "made": made_with,
+}
+
+
+# -- figures ----------------------------------------------------------------------------------
+
+
+def draw(folder: Path) -> None:
+    """Write agreement.png and tolerance.png."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    found = read("evidence")
+    figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    draw_agreement(axis, found["votes"]["overall"])
+    figure.savefig(folder / "agreement.png", dpi=90)
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
+    labels = {"shift": "shift, px", "gain": "global gain", "haze": "share of haze"}
+    for axis, (kind, label) in zip(axes, labels.items(), strict=True):
+        draw_curves(axis, dict(found["tolerance"]["curves"][kind]))
+        axis.set_xlabel(label)
+    axes[0].set_ylabel("score / score of a x2 bicubic round trip")
+    axes[0].legend(fontsize=7)
+    figure.savefig(folder / "tolerance.png", dpi=90)
+
+
+def draw_agreement(axis: Any, overall: dict[str, dict[str, float]]) -> None:
+    ordered = sorted(overall.items(), key=lambda item: item[1]["mean"])
+    for place, (name, row) in enumerate(ordered):
+        colour = COLOURS["LPIPS-Sat"] if name.startswith("LPIPS-Sat") else COLOURS["DISTS"]
+        axis.plot((row["low"], row["high"]), (place, place), color=colour, linewidth=2)
+        axis.plot(row["mean"], place, "o", color=colour, markersize=5)
+    axis.axvline(GOAL, color="grey", linestyle=":", linewidth=1)
+    axis.set_yticks(range(len(ordered)), [name.replace("`", "") for name, _ in ordered], fontsize=8)
+    axis.set_xlabel("agreement with the votes, 95 % interval")
+
+
+def draw_curves(axis: Any, curves: dict[str, list[float]]) -> None:
+    levels = curves.pop("levels")
+    for name, values in curves.items():
+        style = {"color": COLOURS[name], "linewidth": 2} if name in COLOURS else {"linewidth": 0.9}
+        label = "RMSE (PSNR)" if name == "PSNR" else name.replace("`", "")
+        axis.plot(levels, values, label=label, **style)
+    axis.axhline(1, color="grey", linestyle=":", linewidth=1)
+    axis.set_ylim(0, 4)

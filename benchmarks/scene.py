@@ -1,0 +1,195 @@
+"""A full Sentinel-2 tile through `lpips-sat score`: time, memory, growth with size, two workers.
+
+    python benchmarks/scene.py    # tens of minutes on 2 cores; writes results/scene.json
+
+The pair is the sample's true colours, mirrored to the size wanted. Every run is a process of its
+own with one thread. CPU time is the measure where other programs share the machine, as `load` says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from throughput import NETWORKS
+from torch import Tensor
+
+from lpips_sat import __version__, open_pair, tiled
+from lpips_sat.raster import grid_of
+from lpips_sat.sample import make_sample
+
+RESULT = Path(__file__).parent / "results" / "scene.json"
+FULL = 10_980  # px: a Sentinel-2 tile at 10 m
+SIDES = (1_373, 2_745, 5_490, FULL)
+SHARED = 4_096  # px: side of the scene that two workers share, two parts
+ROUNDS = 3
+BANDS = ("B04", "B03", "B02")
+
+# One run of the command in a process of its own. Workers' times and peaks are the children's.
+CHILD = """
+import io, json, os, resource, sys, time
+from contextlib import redirect_stdout, suppress
+from lpips_sat import scoring
+from lpips_sat.cli import main
+if os.environ.get("READ_AHEAD") == "no":
+    scoring.read_ahead = lambda items: (item for item in items)
+began = time.perf_counter()
+out = io.StringIO()
+with redirect_stdout(out), suppress(SystemExit):
+    main(["score", *sys.argv[1:], "--json"])
+wall = time.perf_counter() - began
+found = json.loads(out.getvalue())
+own, others = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(json.dumps({
+    "wall_seconds": round(wall, 1),
+    "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in (own, others)), 1),
+    "peak_megabytes": round(max(own.ru_maxrss, others.ru_maxrss) / 1024),
+    "metrics": [s["name"] for s in found.get("scores", [])] or list(found["metrics"]),
+}))
+"""
+
+
+def main() -> None:
+    RESULT.parent.mkdir(exist_ok=True)
+    result = {
+        "version": __version__,
+        "torch": torch.__version__,
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+        "bands": len(BANDS),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_sample(folder / "sample")
+        small = enlarge(folder, SHARED)
+        result["read_ahead"] = compare_reading(folder)
+        result["workers"] = {str(n): run(small, "--workers", str(n)) for n in (1, 2)}
+        result["tiles"] = compare_networks(small)
+        remove(small)
+        result["sizes"] = {}
+        for side in SIDES:
+            pair = enlarge(folder, side)
+            result["sizes"][str(side)] = run(pair)
+            remove(pair)
+            print(side, result["sizes"][str(side)], file=sys.stderr, flush=True)
+        result["slope"] = slope(result["sizes"])
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print(RESULT.read_text())
+
+
+def run(pair: list[Path], *args: str, read_ahead: bool = True) -> dict[str, float]:
+    env = os.environ | {"OMP_NUM_THREADS": "1", "READ_AHEAD": "yes" if read_ahead else "no"}
+    load = os.getloadavg()[0]
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *map(str, pair), *args],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    return {**json.loads(done.stdout), "load": round((load + os.getloadavg()[0]) / 2, 1)}
+
+
+def slope(sizes: dict[str, dict[str, float]]) -> float:
+    """Of log CPU time over log pixels; what starting takes is that of a line through the ends."""
+    pixels = np.array([int(side) ** 2 for side in sizes], dtype=float)
+    seconds = np.array([row["cpu_seconds"] for row in sizes.values()])
+    per_pixel = (seconds[-1] - seconds[0]) / (pixels[-1] - pixels[0])
+    start = max(0.0, seconds[0] - per_pixel * pixels[0])
+    return round(float(np.polyfit(np.log(pixels), np.log(seconds - start), 1)[0]), 3)
+
+
+def compare_reading(folder: Path) -> dict[str, float]:
+    """Wall time with and without reading ahead, medians; the metrics are cheap, reading is not."""
+    pair = enlarge(folder, SIDES[1])
+    runs: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(ROUNDS):
+        for ahead in runs:
+            found = run(pair, "--metrics", "mae,psnr,sam", read_ahead=ahead)
+            runs[ahead].append(found["wall_seconds"])
+    whole = {ahead: run(pair, read_ahead=ahead)["wall_seconds"] for ahead in runs}
+    remove(pair)
+    return {
+        "cheap_metrics_seconds": statistics.median(runs[True]),
+        "cheap_metrics_seconds_without": statistics.median(runs[False]),
+        "default_suite_seconds": whole[True],
+        "default_suite_seconds_without": whole[False],
+    }
+
+
+def compare_networks(pair: list[Path]) -> dict[str, dict[str, float]]:
+    """LPIPS-Sat, LPIPS with AlexNet and VGG16, and SSIM on the same tile, taking turns."""
+    torch.set_num_threads(1)
+    ssim = tiled.ssim(data_range=1.0)
+    with open_pair(*pair) as opened:
+        tile = list(opened.tiles(size=768, halo=96))[1]
+    scorers: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        **{name: build() for name, build in NETWORKS.items()},
+        "SSIM": lambda x, y: ssim.sums(x, y, valid=tile.valid, core=tile.core),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in scorers}
+    with torch.inference_mode():
+        for number in range(ROUNDS + 1):  # the first warms up
+            for name, scorer in scorers.items():
+                if name == "LPIPS-vgg" and number > 1:
+                    continue  # half a minute each
+                began = time.process_time()
+                scorer(tile.pred, tile.ref)
+                if number:
+                    spent[name].append(time.process_time() - began)
+    megapixels = math.prod(tile.pred.shape[-2:]) / 1e6
+    return {
+        name: {"cpu_seconds_per_megapixel": round(statistics.median(times) / megapixels, 2)}
+        for name, times in spent.items()
+    }
+
+
+def enlarge(folder: Path, side: int) -> list[Path]:
+    """Mirror the sample's pair to side x side px, strip by strip."""
+    paths = []
+    for name in ("pred", "ref"):
+        source = folder / "sample" / "rgbn" / f"{name}.tif"
+        with rasterio.open(source) as src:
+            once = src.read([1, 2, 3])
+        paths.append(folder / f"{name}-{side}.tif")
+        size = once.shape[1]
+        column = mirrored(np.arange(side), size)
+        with rasterio.open(
+            paths[-1], "w", driver="GTiff", width=side, height=side, count=3, dtype="uint16",
+            crs=grid_of(source).crs, transform=grid_of(source).transform, nodata=0, tiled=True,
+            blockxsize=512, blockysize=512, compress="deflate", predictor=2,
+        ) as dst:  # fmt: skip
+            dst.descriptions, dst.scales = BANDS, (1e-4,) * 3
+            for row in range(0, side, 512):
+                rows = mirrored(np.arange(row, min(row + 512, side)), size)
+                strip = once[:, rows][:, :, column]
+                dst.write(strip, window=((row, row + len(rows)), (0, side)))
+    return paths
+
+
+def mirrored(index: np.ndarray, size: int) -> np.ndarray:
+    """Positions of 0, 1, ..., in an image that is unfolded again and again: 0 1 2 2 1 0 0 1 ..."""
+    turn = index % (2 * size)
+    return np.minimum(turn, 2 * size - 1 - turn)
+
+
+def remove(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink()
+
+
+if __name__ == "__main__":
+    main()

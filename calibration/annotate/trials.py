@@ -1,0 +1,215 @@
+"""Which two images a trial shows: balanced pairs of distortions or methods, repeats and checks.
+
+Everything follows from a seed, and every image has its own random state, so that a trial can be
+made again from its row alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..distortions import KINDS, distort
+from .scenes import Image, Patch
+from .store import StudyError
+
+Task = Literal["2afc", "jnd"]
+Role = Literal["main", "repeat", "check"]
+# satellite-2afc dropped three quarters of the pairs whose PSNR differs by more than this, in dB:
+# what PSNR decides alone teaches nothing. Here such a pair is drawn again.
+MAX_PSNR_GAP = 6.0
+REDRAWS = 8
+# Wrecks for trials with a known answer: at full severity nobody who looks prefers one of these.
+CHECK_KINDS = ("blur", "noise", "nearest")
+NONE = "none"  # the distortion of a side that equals the reference
+METHOD = "method:"  # prefix of the distortion of a side that a method made
+# Same/different trials are near the threshold: severities are drawn as this times a square.
+JND_SEVERITY = 0.6
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One question and its images; ``b`` is None for "same or different" (``task`` "jnd").
+
+    ``role``: "main", "repeat" of the trial ``repeat_of``, or "check" with the known ``answer``.
+    """
+
+    id: int
+    task: Task
+    role: Role
+    source: str
+    crop: str
+    distortion_a: str
+    severity_a: float | None
+    distortion_b: str = ""
+    severity_b: float | None = None
+    repeat_of: int | None = None
+    answer: str = ""
+    ref: Image | None = None
+    a: Image | None = None
+    b: Image | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many trials, and of what. ``repeats`` and ``checks`` are shares of ``trials + jnd``."""
+
+    trials: int
+    jnd: int = 0
+    repeats: float = 0.1
+    checks: float = 0.05
+    distortions: tuple[str, ...] = tuple(KINDS)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse kinds that do not exist and numbers out of range."""
+        if unknown := [kind for kind in self.distortions if kind not in KINDS]:
+            raise StudyError(f"unknown distortion {unknown[0]!r}: choose from {', '.join(KINDS)}")
+        if self.trials < 0 or self.jnd < 0 or self.trials + self.jnd == 0:
+            raise StudyError(
+                f"expected at least one trial, got {self.trials} trials and {self.jnd} "
+                "same/different trials"
+            )
+        if not (0 <= self.repeats <= 1 and 0 <= self.checks <= 1):
+            raise StudyError(
+                f"repeats and checks are shares in [0, 1], got {self.repeats} and {self.checks}"
+            )
+
+    @property
+    def patches(self) -> int:
+        """Patches that give every trial but repeats its own."""
+        asked = self.trials + self.jnd
+        return asked + round(self.checks * asked)
+
+
+def build_trials(patches: Sequence[Patch], plan: Plan) -> list[Trial]:
+    """2AFC trials (ids from 0), then same/different ones, then checks, then repeats.
+
+    Patches with ``versions`` give trials between methods, others between distortions; if there are
+    fewer patches than trials, they are shown again with other pairs. Sides are dealt at random.
+    """
+    if not patches:
+        raise StudyError("no patches to make trials of")
+    methods = sorted(patches[0].versions)
+    names = [METHOD + m for m in methods] if methods else list(plan.distortions)
+    if plan.trials and len(names) < 2:
+        raise StudyError(f"a trial compares two of the methods or distortions, got only {names}")
+    turn = itertools.cycle(patches)
+    trials = [
+        _choice(number, next(turn), pair, plan.seed)
+        for number, pair in enumerate(balanced_pairs(names, plan.trials, plan.seed))
+    ]
+    rng = np.random.default_rng([plan.seed, 2])
+    kinds = [name for _ in range(-(-plan.jnd // len(names))) for name in rng.permutation(names)]
+    for kind in kinds[: plan.jnd]:
+        trials.append(_same_or_different(len(trials), next(turn), str(kind), plan.seed))
+    asked = len(trials)
+    for number in range(round(plan.checks * asked)):
+        about_jnd = number % 2 == 1 if plan.trials and plan.jnd else not plan.trials
+        make = _check_jnd if about_jnd else _check_choice
+        trials.append(make(len(trials), next(turn), plan.seed))
+    chosen = rng.choice(asked, round(plan.repeats * asked), replace=False)
+    return trials + [_again(len(trials) + i, trials[of]) for i, of in enumerate(sorted(chosen))]
+
+
+def balanced_pairs(names: Sequence[str], count: int, seed: int) -> Iterator[tuple[str, str]]:
+    """``count`` pairs of different names: rarest pairs first, then rarest names; order random."""
+    rng = np.random.default_rng([seed, 1])
+    pairs = list(itertools.combinations(names, 2))
+    shown: Counter[str] = Counter()
+    used: Counter[tuple[str, str]] = Counter()
+    for _ in range(count):
+        luck = rng.permutation(len(pairs))
+        best = min(
+            range(len(pairs)),
+            key=lambda i: (used[pairs[i]], sum(shown[n] for n in pairs[i]), luck[i]),
+        )
+        used[pairs[best]] += 1
+        shown.update(pairs[best])
+        first, second = pairs[best]
+        yield (first, second) if rng.integers(2) else (second, first)
+
+
+def side(patch: Patch, name: str, severity: float | None, seed: Sequence[int]) -> Image:
+    """What one side shows: a method's prediction, or the patch distorted with its own ``seed``."""
+    if name.startswith(METHOD):
+        return patch.versions[name.removeprefix(METHOD)]
+    if name == NONE or severity is None:
+        return patch.image
+    made = distort(patch.image / np.float32(255), name, severity, np.random.default_rng(seed))
+    return np.round(255 * made).astype(np.uint8)
+
+
+def psnr(image: Image, ref: Image) -> float:
+    """PSNR in dB of two uint8 images; inf if they are equal."""
+    error = float(np.square(image.astype(np.float64) - ref).mean())
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def _choice(number: int, patch: Patch, pair: tuple[str, str], seed: int) -> Trial:
+    """A 2AFC trial; severities are drawn until PSNR alone does not decide it."""
+    rng = np.random.default_rng([seed, 3, number])
+    for _ in range(REDRAWS):
+        severity = [_severity(name, rng.uniform()) for name in pair]
+        a, b = (
+            side(patch, name, s, (seed, 4, number, k))
+            for k, (name, s) in enumerate(zip(pair, severity, strict=True))
+        )
+        if abs(psnr(a, patch.image) - psnr(b, patch.image)) <= MAX_PSNR_GAP:
+            break
+    return Trial(
+        *(number, "2afc", "main", patch.source, patch.crop),
+        *(pair[0], severity[0], pair[1], severity[1]),
+        ref=patch.image,
+        a=a,
+        b=b,
+    )
+
+
+def _same_or_different(number: int, patch: Patch, kind: str, seed: int) -> Trial:
+    rng = np.random.default_rng([seed, 3, number])
+    severity = _severity(kind, JND_SEVERITY * rng.uniform() ** 2)
+    a = side(patch, kind, severity, (seed, 4, number, 0))
+    where = (number, "jnd", "main", patch.source, patch.crop)
+    return Trial(*where, kind, severity, ref=patch.image, a=a)
+
+
+def _severity(name: str, value: float) -> float | None:
+    """As the table keeps it: four decimals; a method has none."""
+    return None if name.startswith(METHOD) else round(float(value), 4)
+
+
+def _check_choice(number: int, patch: Patch, seed: int) -> Trial:
+    """One side is the reference itself, the other a wreck."""
+    rng = np.random.default_rng([seed, 3, number])
+    kind = CHECK_KINDS[rng.integers(len(CHECK_KINDS))]
+    wreck = side(patch, kind, 1.0, (seed, 4, number, 0))
+    where = (number, "2afc", "check", patch.source, patch.crop)
+    if rng.integers(2):
+        sides = {"a": patch.image, "b": wreck}
+        return Trial(*where, NONE, 0.0, kind, 1.0, answer="A", ref=patch.image, **sides)
+    sides = {"a": wreck, "b": patch.image}
+    return Trial(*where, kind, 1.0, NONE, 0.0, answer="B", ref=patch.image, **sides)
+
+
+def _check_jnd(number: int, patch: Patch, seed: int) -> Trial:
+    """Twice the same image, or the image and a wreck."""
+    rng = np.random.default_rng([seed, 3, number])
+    where = (number, "jnd", "check", patch.source, patch.crop)
+    if rng.integers(2):
+        return Trial(*where, NONE, 0.0, answer="same", ref=patch.image, a=patch.image)
+    kind = CHECK_KINDS[rng.integers(len(CHECK_KINDS))]
+    wreck = side(patch, kind, 1.0, (seed, 4, number, 0))
+    return Trial(*where, kind, 1.0, answer="different", ref=patch.image, a=wreck)
+
+
+def _again(number: int, trial: Trial) -> Trial:
+    """The same question once more; its images are those of the first time."""
+    row = (trial.source, trial.crop, trial.distortion_a, trial.severity_a)
+    other = (trial.distortion_b, trial.severity_b)
+    return Trial(number, trial.task, "repeat", *row, *other, repeat_of=trial.id)

@@ -1,0 +1,127 @@
+"""`lpips-sat compare`: tables of several methods on the same images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..compare import Duel, MetricComparison
+
+BETTER = {
+    True: "higher is better",
+    False: "lower is better",
+    None: "absolute values, lower is better",
+}
+
+
+@click.command()
+@options.path_argument("tables", nargs=-1, required=True, metavar="A.parquet B.parquet...")
+@click.option("--common", is_flag=True, help="Compare on the images that all tables scored.")
+@click.option(
+    "--level",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Probability that all intervals of a metric hold together.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def compare(tables: tuple[Path, ...], common: bool, level: float, seed: int, as_json: bool) -> None:
+    """Compare methods by the tables that `score --out` wrote for them, on the same images.
+
+    A method is named by its file. A rank such as 1-2 says that two places cannot be told apart:
+    the intervals of the paired differences, which hold for all pairs of methods at once, contain 0.
+    """
+    from ..compare import compare as compare_tables
+    from ..results import read_results
+
+    if len(tables) < 2:
+        raise click.UsageError("give two tables or more")
+    names = _names(tables)
+    read = {name: read_results(path) for name, path in zip(names, tables, strict=True)}
+    found = compare_tables(read, common=common, level=level, seed=seed)
+    if as_json:
+        facts = {"level": level, "seed": seed, "simultaneous": "max |t|, per metric"}
+        listed = [dataclasses.asdict(metric) for metric in found]
+        click.echo(json.dumps(options.plain({**facts, "metrics": listed}), indent=2))
+        return
+    console = Console(highlight=False, emoji=False)
+    for metric in found:
+        console.print(Group(_standings(metric, level), _duels(metric, level), ""))
+
+
+def _names(tables: tuple[Path, ...]) -> list[str]:
+    """The shortest ending of each path that no other has; a file given twice is an error."""
+    if len({path.resolve() for path in tables}) < len(tables):
+        raise click.UsageError("a table is given twice")
+    stems = Counter(path.stem for path in tables)
+    return [path.stem if stems[path.stem] == 1 else str(path) for path in tables]
+
+
+def _standings(metric: MetricComparison, level: float) -> Table:
+    unit = f", {metric.unit}" if metric.unit else ""
+    table = Table(
+        title=f"{escape(metric.metric)}{unit} - {BETTER[metric.higher_is_better]}; "
+        f"{metric.images} rows of {metric.clusters} scenes",
+        title_style="bold",
+        title_justify="left",
+    )
+    for name in ("rank", "method"):
+        table.add_column(name)
+    for name in ("mean", f"{100 * level:g} % interval", "median"):
+        table.add_column(name, justify="right")
+    for line in metric.standings:
+        low, high = line.rank
+        mean = line.summary.mean
+        table.add_row(
+            str(low) if low == high else f"{low}-{high}",
+            escape(line.method),
+            f"{mean.mean:.4f}",
+            interval(mean.low, mean.high),
+            f"{line.summary.median:.4f}",
+        )
+    return table
+
+
+def _duels(metric: MetricComparison, level: float) -> Table:
+    table = Table()
+    table.add_column("first - second")
+    table.add_column("mean", justify="right")
+    table.add_column(f"{100 * level:g} % interval", justify="right", no_wrap=True)
+    table.add_column("wins", justify="right")
+    table.add_column("verdict")
+    for duel in metric.duels:
+        difference = duel.difference
+        table.add_row(
+            f"{escape(duel.first)} - {escape(duel.second)}",
+            f"{difference.mean:+.4f}",
+            interval(difference.low, difference.high),
+            f"{duel.wins.mean:.0%}",
+            _verdict(metric, duel),
+        )
+    return table
+
+
+def _verdict(metric: MetricComparison, duel: Duel) -> str:
+    if not duel.difference.told_apart:
+        return "not told apart"
+    first = (duel.difference.mean > 0) == bool(metric.higher_is_better)
+    return f"{escape(duel.first if first else duel.second)} is better"
+
+
+def interval(low: float, high: float) -> str:
+    """`[low, high]`, or a dash where there is none."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return escape(f"[{low:.4f}, {high:.4f}]") if known else "-"

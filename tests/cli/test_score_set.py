@@ -1,0 +1,131 @@
+"""`lpips-sat score` for many pairs, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from rich.console import Console
+
+from lpips_sat.cli import options
+from lpips_sat.results import read_results
+
+CHEAP = ("--metrics", "mae,psnr")
+
+
+@pytest.fixture
+def folders(pair, tmp_path):
+    """Three copies of the pair, in two folders."""
+    for path, role in zip(pair, ("pred", "ref"), strict=True):
+        (tmp_path / role).mkdir()
+        for name in ("a", "b", "c"):
+            shutil.copy(path, tmp_path / role / f"{name}.tif")
+    return tmp_path / "pred", tmp_path / "ref"
+
+
+def alone(run, pair):
+    found = json.loads(run("score", *pair, "--json", *CHEAP).stdout)
+    return {item["name"]: item["value"] for item in found["scores"]}
+
+
+def test_two_folders_become_a_summary_and_a_table(run, folders, pair, tmp_path):
+    out = tmp_path / "out.parquet"
+    result = run("score", *folders, *CHEAP, "--out", out)
+    assert (result.exit_code, result.stderr) == (0, f"table: {out}\n")
+    assert "3 of 3 pairs scored, 3 images" in result.stdout
+    found = read_results(out)
+    assert list(found.table["id"]) == ["a", "b", "c"]
+    for name, value in alone(run, pair).items():
+        assert found.table[name].tolist() == pytest.approx([value] * 3, rel=1e-12)
+        assert f"{value:.4f}" in result.stdout
+    again = run("score", *folders, *CHEAP, "--out", out)
+    assert again.exit_code == 1
+    assert "--overwrite" in again.stderr
+    assert run("score", *folders, *CHEAP, "--out", out, "--overwrite").exit_code == 0
+
+
+def test_json_is_the_summary_with_provenance(run, folders, pair):
+    result = run("score", *folders, *CHEAP, "--json", "--data-range", 0.5)
+    found = json.loads(result.stdout)
+    assert (found["pairs"], found["failed"], found["failures"]) == (3, 0, [])
+    psnr = found["metrics"]["PSNR"]
+    assert psnr["settings"] == {"data_range": 0.5}
+    assert (psnr["mean"]["count"], psnr["mean"]["clusters"]) == (3, 3)
+    assert psnr["mean"]["low"] == pytest.approx(psnr["mean"]["mean"])
+    assert found["pred_radiometry"] == found["ref_radiometry"]
+
+
+def test_a_bad_pair_is_told_and_the_exit_code_is_1(run, folders, tmp_path):
+    (folders[0] / "b.tif").write_text("not a raster")
+    result = run("score", *folders, *CHEAP, "--out", tmp_path / "out.csv")
+    assert result.exit_code == 1
+    assert "2 of 3 pairs scored" in result.stdout
+    assert "failed: b: " in result.stderr
+    assert list(read_results(tmp_path / "out.csv").table["status"]) == ["ok", "failed", "ok"]
+
+
+def test_a_missing_counterpart_ends_it_unless_allowed(run, folders, tmp_path):
+    (folders[1] / "b.tif").unlink()
+    out = tmp_path / "out.csv"
+    result = run("score", *folders, *CHEAP, "--out", out)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "b.tif" in result.stderr
+    assert not out.exists()
+    result = run("score", *folders, *CHEAP, "--out", out, "--allow-missing")
+    assert result.exit_code == 0
+    assert "left out, without a counterpart" in result.stderr
+    assert list(read_results(out).table["id"]) == ["a", "c"]
+
+
+def test_a_manifest_with_scenes_and_masks(run, folders, put, dn, tmp_path):
+    mask = dn[0][:1] * 0 + 1
+    mask[:, :, :36] = 0
+    put(tmp_path / "mask.tif", mask)
+    manifest = tmp_path / "pairs.csv"
+    rows = ["pred,ref,mask,scene", "pred/a.tif,ref/a.tif,mask.tif,T1", "pred/b.tif,ref/b.tif,,T1"]
+    manifest.write_text("\n".join(rows))
+    result = run("score", manifest, *CHEAP, "--out", tmp_path / "out.json")
+    assert result.exit_code == 0, result.stderr
+    table = read_results(tmp_path / "out.json").table
+    assert table["valid_share"].tolist() == [0.5, 1.0]
+    assert table["scene"].tolist() == ["T1", "T1"]
+    assert " - " in result.stdout  # one scene has no interval
+
+
+def test_one_pair_with_a_table_is_a_set_of_one(run, pair, tmp_path):
+    args = ("score", *pair, *CHEAP, "--tiles", "--tile-size", 32)
+    result = run(*args, "--out", tmp_path / "out.csv")
+    assert result.exit_code == 0, result.stderr
+    assert "1 of 1 pairs scored, 6 tiles" in result.stdout
+    assert len(read_results(tmp_path / "out.csv").table) == 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("pred.tif",), "Missing argument 'REF'"),
+        (("pairs.csv", "--mask", "m.tif"), "column mask"),
+        (("DIR", "DIR", "--map", "map.tif"), "--map draws one pair"),
+        (("DIR", "DIR", "--metrics", "mea"), "'mea': choose from"),
+        (("DIR", "DIR", "--metrics", "ergas"), "ergas needs --factor"),
+        (("DIR", "DIR", "--workers", "0"), "--workers"),
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(run, folders, args, said):
+    result = run("score", *(folders[0] if arg == "DIR" else arg for arg in args))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+
+
+def test_the_kind_of_the_table_is_checked_before_the_work(run, folders, tmp_path):
+    result = run("score", *folders, "--out", tmp_path / "out.xlsx")
+    assert result.exit_code == 1
+    assert "ends in .parquet, .csv, .json" in result.stderr
+
+
+def test_progress_on_a_terminal_counts_failures(run, folders, monkeypatch):
+    monkeypatch.setattr(options, "stderr", Console(stderr=True, force_terminal=True, width=80))
+    (folders[0] / "b.tif").write_text("not a raster")
+    result = run("score", *folders, *CHEAP)
+    assert "3 pairs, 1 failed" in result.stderr

@@ -1,0 +1,150 @@
+"""Comparing methods: who is better, by how much, and when nobody can tell."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from lpips_sat.compare import compare
+from lpips_sat.errors import ResultsError
+from lpips_sat.results import Results, write_results
+
+FACTS = {
+    "PSNR": {"unit": "dB", "higher_is_better": True, "settings": {"data_range": 1.0}},
+    "MAE": {"unit": "reflectance", "higher_is_better": False, "settings": {}},
+    "bias": {"unit": "reflectance", "higher_is_better": None, "settings": {}},
+}
+
+
+def table(gain, *, count=60, seed=0, facts=FACTS, skip=(), failed=(), scenes=3, tiles=False):
+    """A method that beats the base by `gain` dB on images that all methods share."""
+    image = np.random.default_rng(99).normal(30, 4, count)
+    noise = np.random.default_rng(seed).normal(0, 0.3, (3, count))
+    rows = []
+    for i in range(count):
+        name = f"{i:03}"
+        if name in skip:
+            continue
+        psnr = image[i] + gain + noise[0, i]
+        row = {"id": name, "pred": "p", "ref": "r", "scene": f"s{i // scenes}", "seconds": 1.0}
+        if tiles:
+            row |= {"id": f"{i // 2}", "row": 0, "col": 64 * (i % 2), "height": 64, "width": 64}
+        if name in failed:
+            rows.append({**row, "status": "failed", "reason": "why", "pixels": 0})
+            continue
+        row |= {"status": "ok", "reason": "", "pixels": 9, "valid_share": 1.0}
+        scores = {"PSNR": psnr, "MAE": 10 ** (-psnr / 20), "bias": noise[1, i] / 100}
+        rows.append({**row, **{k: v for k, v in scores.items() if k in facts}})
+    return Results.from_rows(rows, {"metrics": facts}, tiles=tiles)
+
+
+def by_metric(found):
+    return {metric.metric: metric for metric in found}
+
+
+def test_the_better_method_is_first_and_equal_ones_share_a_rank():
+    tables = {"base": table(0, seed=1), "twin": table(0, seed=2), "best": table(1, seed=3)}
+    found = by_metric(compare(tables))
+    for metric in ("PSNR", "MAE"):
+        ranks = {s.method: s.rank for s in found[metric].standings}
+        assert ranks == {"best": (1, 1), "base": (2, 3), "twin": (2, 3)}
+        assert found[metric].standings[0].method == "best"
+        duels = {(d.first, d.second): d for d in found[metric].duels}
+        assert not duels["base", "twin"].difference.told_apart
+        assert duels["base", "best"].difference.told_apart
+        assert duels["base", "best"].wins.mean < 0.1
+        assert 0.3 < duels["base", "twin"].wins.mean < 0.7
+    duel = next(d for d in found["PSNR"].duels if (d.first, d.second) == ("base", "best"))
+    columns = [tables[name].table["PSNR"].to_numpy() for name in ("base", "best")]
+    assert duel.difference.mean == pytest.approx((columns[0] - columns[1]).mean())
+    assert duel.wins.mean == (columns[0] > columns[1]).mean()
+    assert (found["PSNR"].images, found["PSNR"].clusters) == (60, 20)
+
+
+def test_a_bias_is_judged_by_its_size():
+    near, far = table(0, seed=1), table(0, seed=1)
+    far.table["bias"] = -3 * far.table["bias"]
+    found = by_metric(compare({"far": far, "near": near}))["bias"]
+    assert [s.method for s in found.standings] == ["near", "far"]
+    assert found.duels[0].wins.mean == 0
+    assert found.duels[0].difference.mean > 0
+
+
+def test_other_images_are_an_error_that_lists_them_unless_common():
+    whole, part = table(0, seed=1), table(1, seed=2, skip=("004",), failed=("007",))
+    with pytest.raises(ResultsError, match="b lacks 2: 004, 007 \\(failed\\)"):
+        compare({"a": whole, "b": part})
+    found = by_metric(compare({"a": whole, "b": part}, common=True))
+    assert found["PSNR"].images == 58
+    none = table(0, skip=[f"{i:03}" for i in range(1, 60)])
+    with pytest.raises(ResultsError, match="no image was scored in all"):
+        compare({"a": table(0, skip=("000",)), "b": none}, common=True)
+
+
+def test_the_order_of_rows_changes_nothing():
+    first, second = table(0, seed=1), table(0.3, seed=2)
+    mixed = Results(second.table.sample(frac=1, random_state=1), second.provenance)
+    plain = compare({"a": first, "b": second})
+    assert compare({"a": first, "b": mixed}) == plain
+
+
+def test_scores_that_are_not_defined_leave_out_the_image_for_that_metric_only():
+    first, second = table(0, seed=1), table(0, seed=2)
+    first.table.loc[3, "MAE"] = np.nan
+    found = by_metric(compare({"a": first, "b": second}))
+    assert (found["MAE"].images, found["PSNR"].images) == (59, 60)
+
+
+def test_tiles_are_matched_by_their_place():
+    found = by_metric(compare({"a": table(0, tiles=True), "b": table(1, seed=4, tiles=True)}))
+    assert found["PSNR"].images == 60
+    with pytest.raises(ResultsError, match="row per tile"):
+        compare({"a": table(0, tiles=True), "b": table(0)})
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"facts": {"PSNR": {**FACTS["PSNR"], "settings": {"data_range": 0.5}}}}, "data_range"),
+        ({"facts": {"SAM": FACTS["MAE"]}}, "no metric in common"),
+        ({"scenes": 5}, "belongs to scene"),
+    ],
+)
+def test_tables_that_mean_something_else_are_refused(other, said):
+    with pytest.raises(ResultsError, match=said):
+        compare({"a": table(0), "b": table(0, **other)})
+
+
+def test_one_table_is_no_comparison_and_an_id_twice_no_table():
+    with pytest.raises(ResultsError, match="two tables or more"):
+        compare({"a": table(0)})
+    twice = table(0)
+    twice.table.loc[1, "id"] = "000"
+    with pytest.raises(ResultsError, match="more than once: 000"):
+        compare({"a": table(0), "b": twice})
+
+
+def test_the_command_prints_tables_and_json(run, tmp_path):
+    paths = [tmp_path / name for name in ("a.csv", "b.parquet", "twin.json")]
+    for seed, path in enumerate(paths):
+        write_results(table(seed % 2, seed=seed), path)
+    result = run("compare", *paths)
+    assert (result.exit_code, result.stderr) == (0, "")
+    for text in ("b is better", "not told apart", "PSNR, dB - higher is better", "2-3"):
+        assert text in result.stdout
+    found = json.loads(run("compare", *paths, "--json", "--level", 0.9).stdout)
+    assert found["level"] == 0.9
+    assert [m["metric"] for m in found["metrics"]] == list(FACTS)
+    assert found["metrics"][0]["standings"][0]["method"] == "b"
+
+
+def test_the_command_refuses_what_it_cannot_compare(run, tmp_path):
+    path = tmp_path / "a.parquet"
+    write_results(table(0), path)
+    assert run("compare", path).exit_code == 2
+    assert run("compare", path, path).exit_code == 2
+    result = run("compare", path, tmp_path / "none.csv")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no such file" in result.stderr
