@@ -30,30 +30,30 @@ Image = npt.NDArray[np.floating[Any]]
 
 # Sentinel-2 MSI per band: GSD in m; MTF at the Nyquist frequency of that GSD; SNR at the reference
 # radiance; reference radiance L_ref in W / (m2 sr um); solar irradiance E0 in W / (m2 um).
-# MTF: measured in orbit on S2A (ESA, Sentinel-2 MPC Data Quality Report, S2-PDGS-MPC-DQR, section
-# "Modulation Transfer Function"), the values that Ulfarsson et al. sharpen with (IEEE TGRS 57(9),
-# 2019, doi:10.1109/TGRS.2019.2906048); B10 is not among them.
-# SNR and L_ref: the mission's requirement (Drusch et al., Remote Sensing of Environment 120, 2012,
-# doi:10.1016/j.rse.2011.11.026, table 1). In orbit the noise is lower than required (Gascon et al.,
-# Remote Sensing 9(6), 2017, doi:10.3390/rs9060584).
+# MTF and SNR: as measured in orbit on S2A (ESA, Sentinel-2 MPC Data Quality Report, reference
+# S2-PDGS-MPC-DQR, sections "Modulation Transfer Function" and "Noise"); these MTFs are also those
+# that Ulfarsson et al. sharpen with (IEEE TGRS 57(9), 2019, doi:10.1109/TGRS.2019.2906048). B10 is
+# not among them.
+# L_ref: Drusch et al., Remote Sensing of Environment 120, 2012, doi:10.1016/j.rse.2011.11.026,
+# table 1. The SNR that the mission requires there is lower: 72 for B8A, 174 for B08.
 # E0: SOLAR_IRRADIANCE in the metadata of S2A products.
 SENTINEL2: dict[str, tuple[float, float, float, float, float]] = {
-    "B01": (60, 0.32, 129, 129, 1884.69),
-    "B02": (10, 0.26, 154, 128, 1959.66),
-    "B03": (10, 0.28, 168, 128, 1823.24),
-    "B04": (10, 0.24, 142, 108, 1512.06),
-    "B05": (20, 0.38, 117, 74.5, 1424.64),
-    "B06": (20, 0.34, 89, 68, 1287.61),
-    "B07": (20, 0.34, 105, 67, 1162.08),
-    "B08": (10, 0.26, 174, 103, 1041.63),
-    "B8A": (20, 0.33, 72, 52.5, 955.32),
-    "B09": (60, 0.26, 114, 9, 812.92),
-    "B11": (20, 0.22, 100, 4, 245.59),
-    "B12": (20, 0.23, 100, 1.5, 85.25),
+    "B01": (60, 0.32, 1372, 129, 1884.69),
+    "B02": (10, 0.26, 214, 128, 1959.66),
+    "B03": (10, 0.28, 249, 128, 1823.24),
+    "B04": (10, 0.24, 230, 108, 1512.06),
+    "B05": (20, 0.38, 253, 74.5, 1424.64),
+    "B06": (20, 0.34, 220, 68, 1287.61),
+    "B07": (20, 0.34, 227, 67, 1162.08),
+    "B08": (10, 0.26, 221, 103, 1041.63),
+    "B8A": (20, 0.33, 161, 52.5, 955.32),
+    "B09": (60, 0.26, 222, 9, 812.92),
+    "B11": (20, 0.22, 159, 4, 245.59),
+    "B12": (20, 0.23, 167, 1.5, 85.25),
 }
-# Share of the noise variance at L_ref that is shot noise. ESA's noise model has both terms, but
-# their sizes differ from detector to detector: this is an assumption, not a measurement.
-SHOT_SHARE = 0.5
+# Share of the noise variance at L_ref that is shot noise. It differs from detector to detector;
+# with this one, dark water is about as noisy as in B08 and B8A of the set `s2-b8`.
+SHOT_SHARE = 0.9
 # One DN of Sentinel-2's products: reflectance = DN / 10000 (ESA, SentiWiki "S2 Products").
 QUANTUM = 1e-4
 # A Gaussian is cut at this many standard deviations: what is left out is below 1e-6.
@@ -172,7 +172,7 @@ class Blind:
         factor: LR GSD / HR GSD.
         mtf: range of the MTF at the LR's Nyquist frequency, drawn uniformly for each direction.
         noise: range of the noise's standard deviation at a reflectance of `reference`, drawn
-            log-uniformly. The default spans Sentinel-2's requirement in all its bands.
+            log-uniformly. The default spans Sentinel-2 in orbit and its requirement, in all bands.
         reference: reflectance at which `noise` holds.
         quantum: step of the stored numbers in reflectance; 0 = none.
     """

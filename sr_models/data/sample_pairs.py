@@ -61,8 +61,6 @@ def build_sample_pairs(
         OutputExistsError: a set is there already, and `overwrite` is not set.
     """
     folder = Path(out)
-    scene_file("B08")  # refuse before a folder is made
-    folder.mkdir(exist_ok=True)
     known: dict[str, Any] = {"overwrite": overwrite, "progress": progress}
     return {S2: build_s2(folder / S2, **known), L8: build_l8(folder / L8, **known)}
 

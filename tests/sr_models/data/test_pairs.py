@@ -57,7 +57,7 @@ def test_synthetic_items_are_degraded_from_hr(root):
     # the sensor of the set's own bands: B8A from B08
     sensor = PairDataset(root, "test", "synthetic").degradation
     assert isinstance(sensor, Physical)
-    assert (sensor.mtf, sensor.hr_mtf, sensor.snr) == ((0.33,), (0.26,), (72,))
+    assert (sensor.mtf, sensor.hr_mtf, sensor.snr) == ((0.33,), (0.26,), (161,))
     assert isinstance(
         PairDataset(root, "test", "synthetic", degradation="blind").degradation, Blind
     )

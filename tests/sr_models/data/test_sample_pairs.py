@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+from scipy.ndimage import convolve
 
 from lpips_sat.sample import bicubic, scene_file
 from sr_models.data.pairs import PairDataset
@@ -74,6 +75,18 @@ def test_s2_shows_a_real_gap_of_radiometry_and_mtf_without_a_shift(made):
     table = pd.read_parquet(folder / "manifest.parquet")
     textured = table[table["split"].isin(["train", "val", "test"])]
     assert textured[["shift_x", "shift_y"]].abs().median().max() < 0.05
+
+
+@needs_scene
+def test_synthetic_water_is_as_noisy_as_real_water(made):
+    # Immerkaer's estimate (1996, doi:10.1006/cviu.1996.0060), robust against what is not noise
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])[None, None]
+    noise = {}
+    for regime in ("real", "synthetic"):
+        lr, _ = stacked(made[0] / "s2-b8", "test_untextured", regime)
+        response = convolve(lr, kernel)[..., 2:-2, 2:-2]
+        noise[regime] = np.median(np.abs(response)) / 0.6745 / 6
+    assert noise["synthetic"] == pytest.approx(noise["real"], rel=0.25)
 
 
 @needs_scene
