@@ -1,4 +1,4 @@
-"""Rasters in, maps out: the only file that imports rasterio.
+"""Rasters in, maps out: with warp.py, which resamples, the only file that imports rasterio.
 
 Nothing is read whole: a pair is iterated in tiles with a halo. Two rasters are compared pixel by
 pixel only if they lie on the same grid; nothing is resampled unless it is asked for.
@@ -79,6 +79,10 @@ class _Side:
     indexes: list[int]  # GDAL's numbers (from 1) of the bands of `radiometry`
     radiometry: Radiometry
     alpha: list[int]
+
+    @property
+    def grid(self) -> Grid:
+        return _grid(self.src)
 
     def select(self, bands: Sequence[str]) -> _Side:
         index = [self.indexes[self.radiometry.bands.index(b)] for b in bands]
