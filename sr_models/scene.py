@@ -1,0 +1,160 @@
+"""A whole GeoTIFF through a model, tile by tile, onto the finer grid."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lpips_sat import LpipsSatError
+from lpips_sat.pair import Side
+from lpips_sat.radiometry import RadiometryOptions
+from lpips_sat.raster import MapWriter, open_image
+from lpips_sat.validity import soft_fill
+
+from .pipeline import Array, SRPipeline
+from .registry import Model
+from .tiling import blended_rows
+
+CONTEXT = 8  # LR pixels around a tile for a model that has no tiles of its own
+PLAIN_TILE = 256
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """What a run over a scene cost. width, height: of the output; nfe: per tile and sample."""
+
+    width: int
+    height: int
+    bands: tuple[str, ...]
+    scale: int
+    num_samples: int
+    nfe: int
+    seconds: float
+
+
+def upscale_scene(
+    source: Path,
+    target: Path,
+    model: Model,
+    *,
+    scale: int | None = None,
+    radiometry: RadiometryOptions | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    num_samples: int = 1,
+    spread: Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda pixels: None,
+    began: Callable[[int], None] = lambda pixels: None,
+) -> SceneResult:
+    """Super-resolve a raster; the output holds float32 values on a grid `scale` times finer.
+
+    With several samples the output is their mean, and `spread` their standard deviation. Pixels of
+    the input without data stay without data (NaN). scale: needed by models that are not pipelines;
+    began: told how many LR pixels there are.
+    """
+    start = time.perf_counter()
+    with ExitStack() as stack:
+        grid, side = stack.enter_context(open_image(source, radiometry=radiometry))
+        factor = _check(model, side, source, scale, num_samples, spread)
+        bands, fine = side.radiometry.bands, grid.refine(factor)
+        tags = {"SCALE": str(factor), "SEED": str(seed), "NUM_SAMPLES": str(num_samples)}
+        writers = [
+            stack.enter_context(MapWriter(path, fine, bands=bands, overwrite=overwrite, tags=tags))
+            for path in (target, spread)
+            if path is not None
+        ]
+        began(grid.height * grid.width)
+        valid = np.ones((grid.height, grid.width), bool)
+
+        def read(row: int, col: int, height: int, width: int) -> Array:
+            values, here = side.read((row, col, height, width))
+            valid[row : row + height, col : col + width] = here
+            mask = torch.from_numpy(here)[None, None]
+            return soft_fill(torch.from_numpy(values)[None], mask)[0].numpy()
+
+        if isinstance(model, SRPipeline):
+            rows: Iterator[tuple[int, Array]] = model.rows(
+                read,
+                *(grid.height, grid.width),
+                steps=steps,
+                seed=seed,
+                num_samples=num_samples,
+                progress=progress,
+            )
+        else:
+            rows = _plain_rows(model, read, (grid.height, grid.width), factor, progress)
+        for top, samples in rows:
+            here = _enlarged(valid, top, samples.shape[2], factor)
+            results = (samples.mean(axis=0), samples.std(axis=0))
+            for writer, result in zip(writers, results, strict=False):
+                writer.write(top, 0, np.where(here, result, np.nan))
+    nfe = 0
+    if isinstance(model, SRPipeline):
+        nfe = steps or model.config.steps
+    return SceneResult(
+        fine.width, fine.height, bands, factor, num_samples, nfe, time.perf_counter() - start
+    )
+
+
+def _check(
+    model: Model,
+    side: Side,
+    source: Path,
+    scale: int | None,
+    num_samples: int,
+    spread: Path | None,
+) -> int:
+    """The factor; refuse what the model cannot do."""
+    if spread is not None and num_samples < 2:
+        raise LpipsSatError("the spread of one sample is 0: ask for more with --num-samples")
+    if not isinstance(model, SRPipeline):
+        if scale is None:
+            raise LpipsSatError("this model has no factor of its own: give --factor")
+        if num_samples > 1:
+            raise LpipsSatError("this model gives one image only: leave --num-samples out")
+        return scale
+    if scale not in (None, model.config.scale):
+        raise LpipsSatError(
+            f"this model was trained for a factor of {model.config.scale}, not {scale}"
+        )
+    wanted, found = tuple(model.config.bands), side.radiometry.bands
+    if wanted != found:
+        raise LpipsSatError(
+            f"{source} holds the bands {', '.join(found)}, but the model was trained on "
+            f"{', '.join(wanted)}, in this order"
+        )
+    return int(model.config.scale)
+
+
+def _enlarged(valid: np.ndarray, top: int, count: int, scale: int) -> np.ndarray:
+    """The rows top..top + count of a mask on the finer grid."""
+    first, last = top // scale, math.ceil((top + count) / scale)
+    larger = valid[first:last].repeat(scale, axis=0).repeat(scale, axis=1)
+    return larger[top - first * scale :][:count]
+
+
+def _plain_rows(
+    model: Model,
+    read: Callable[[int, int, int, int], Array],
+    size: tuple[int, int],
+    scale: int,
+    progress: Callable[[int], None],
+) -> Iterator[tuple[int, Array]]:
+    """Tiles of a model that only has `upscale`."""
+
+    def run(row: int, col: int, rows: int, cols: int) -> Array:
+        done = model.upscale(read(row, col, rows, cols), scale)
+        progress(rows * cols)
+        return done
+
+    tiles = blended_rows(run, *size, tile=PLAIN_TILE, overlap=CONTEXT, scale=scale)
+    for top, values in tiles:
+        yield top, values[None]
