@@ -29,7 +29,7 @@ class Discriminator(ModelMixin, ConfigMixin):  # type: ignore[misc]
     bands: C; widths: channels per level, each at half the resolution of the one before.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, bands: int, widths: Sequence[int] = (64, 128, 256, 512)) -> None:
         super().__init__()
         first = widths[0]
@@ -99,8 +99,11 @@ class Adversary:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs."""
-        parts = {"discriminator": self.discriminator, "optimiser": self.optimiser}
-        return {**{k: v.state_dict() for k, v in parts.items()}, "accuracy": self.accuracy}
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "accuracy": self.accuracy,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""

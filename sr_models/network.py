@@ -61,7 +61,7 @@ def denoise(
 
 def unshuffle_of(unet: nn.Module, bands: int) -> int:
     """The side of PixelUnshuffle, from the network's number of input channels."""
-    channels = int(getattr(unet, "module", unet).config.in_channels)  # .module: wrapped for GPUs
+    channels = _config(unet).in_channels
     fold = math.isqrt(channels // (2 * bands))
     if 2 * bands * fold**2 != channels:
         raise LpipsSatError(f"a network of {channels} input channels is not for {bands} bands")
@@ -70,4 +70,10 @@ def unshuffle_of(unet: nn.Module, bands: int) -> int:
 
 def side_multiple(unet: nn.Module, bands: int) -> int:
     """What the sides of an image must be a multiple of."""
-    return unshuffle_of(unet, bands) * 2 ** (len(unet.config.block_out_channels) - 1)
+    fold: int = unshuffle_of(unet, bands)
+    return fold * 2 ** (len(_config(unet).block_out_channels) - 1)
+
+
+def _config(unet: nn.Module) -> Any:
+    plain: Any = getattr(unet, "module", unet)  # several GPUs wrap it
+    return plain.config

@@ -26,6 +26,7 @@ from lpips_sat import LpipsSatError
 from .network import denoise, side_multiple
 from .noise import NoiseField
 from .scheduler import BridgeScheduler
+from .solvers import DPMSolver
 from .tiling import blended_rows
 
 Array = npt.NDArray[np.float32]
@@ -68,6 +69,9 @@ class SRPipeline(DiffusionPipeline):  # type: ignore[misc]
         steps: sampling steps unless asked otherwise.
         card: what is known about the weights.
 
+    Attribute ``fast``: take the steps of DPM-Solver++ instead of the scheduler's own (SR3 and
+    SupResDiffGAN), see :mod:`sr_models.solvers`.
+
     ``SRPipeline.from_pretrained(folder)`` loads what ``save_pretrained(folder)`` wrote; the
     generic ``DiffusionPipeline.from_pretrained`` does not know this class.
     """
@@ -85,6 +89,7 @@ class SRPipeline(DiffusionPipeline):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
+        self.fast = False
         count = len(bands)
         self.register_to_config(
             scale=scale,
@@ -147,8 +152,7 @@ class SRPipeline(DiffusionPipeline):  # type: ignore[misc]
         multiple = side_multiple(self.unet, bands)
         y = F.pad(y, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         row, col = (edge * self.config.scale for edge in origin)
-        scheduler = BridgeScheduler.from_config(self.scheduler.config)
-        scheduler.set_timesteps(num_inference_steps or self.config.steps)
+        bridge, solver = self._solver(num_inference_steps or self.config.steps)
         samples = []
         for sample in range(num_samples):
             field = NoiseField(seed, sample)
@@ -157,19 +161,31 @@ class SRPipeline(DiffusionPipeline):  # type: ignore[misc]
                 drawn = field(draw, bands, row, col, y.shape[2], y.shape[3])
                 return drawn.to(y).expand_as(y)
 
-            x0 = self._sample(scheduler, y, noise)[:, :, :height, :width]
+            x0 = self._sample(bridge, solver, y, noise)[:, :, :height, :width]
             samples.append(self.to_values(x0).float().cpu())
-        return SROutput(torch.stack(samples), len(scheduler.timesteps), time.perf_counter() - began)
+        return SROutput(torch.stack(samples), len(solver.timesteps), time.perf_counter() - began)
+
+    def _solver(self, steps: int) -> tuple[BridgeScheduler, BridgeScheduler | DPMSolver]:
+        """A scheduler of its own for one run, and whose steps are taken."""
+        bridge: BridgeScheduler = BridgeScheduler.from_config(self.scheduler.config)
+        if self.fast:
+            return bridge, DPMSolver(bridge, steps)
+        bridge.set_timesteps(steps)
+        return bridge, bridge
 
     def _sample(
-        self, scheduler: BridgeScheduler, y: Tensor, noise: Callable[[int], Tensor]
+        self,
+        bridge: BridgeScheduler,
+        solver: BridgeScheduler | DPMSolver,
+        y: Tensor,
+        noise: Callable[[int], Tensor],
     ) -> Tensor:
         """The reverse process from the prior to the clean node; noise(k) is draw number k."""
-        x = scheduler.prior(y, noise=noise(0))
-        noisy = scheduler.config.mode == "sde"
-        for draw, t in enumerate(scheduler.timesteps.tolist(), start=1):
-            output = denoise(self.unet, scheduler, x, y, t)
-            x = scheduler.step(output, t, x, y, noise=noise(draw) if noisy else None).prev_sample
+        x = bridge.prior(y, noise=noise(0))
+        noisy = bridge.config.mode == "sde" and not self.fast
+        for draw, t in enumerate(solver.timesteps.tolist(), start=1):
+            output = denoise(self.unet, bridge, x, y, t)
+            x = solver.step(output, t, x, y, noise=noise(draw) if noisy else None).prev_sample
         return x
 
     def upsample(self, lr: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class Trainer:
             unet = build_unet(len(bands), **profile.network)
             rival = Discriminator(len(bands), tuple(self.config.discriminator))
         self.pipeline = SRPipeline(
-            unet, self.scheduler, scale, bands, profile.low, profile.high, profile.steps
+            unet, self.scheduler, scale, tuple(bands), profile.low, profile.high, profile.steps
         ).to(accelerator.device)
         self.optimiser = self._adam(unet)
         self.average = EMAModel(
@@ -335,6 +335,8 @@ class Log:
 
 def fingerprint(pairs: Pairs) -> str:
     """A short hash of a set: its length and its first pairs."""
+    if hasattr(pairs, "set_epoch"):
+        pairs.set_epoch(0)
     first = [pairs[i] for i in range(min(len(pairs), 8))]
     arrays = [np.ascontiguousarray(item[key]) for item in first for key in ("lr", "hr")]
     return runs.fingerprint([str(len(pairs)).encode(), *(array.tobytes() for array in arrays)])

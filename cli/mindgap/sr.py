@@ -23,6 +23,7 @@ from .. import options
     "--factor", type=click.IntRange(min=2), help="LR GSD / HR GSD, for models without their own."
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Sampling steps (default: the model's).")
+@click.option("--fast", is_flag=True, help="Take steps of DPM-Solver++ (SR3, SupResDiffGAN).")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--num-samples",
@@ -45,6 +46,7 @@ def sr(
     model: str,
     factor: int | None,
     steps: int | None,
+    fast: bool,
     seed: int,
     num_samples: int,
     spread: Path | None,
@@ -68,6 +70,8 @@ def sr(
                 raise OutputExistsError(f"{path} is the input: choose another name")
     radiometry = dataclasses.replace(options.radiometry_options(**said), bands=bands)
     loaded = load_model(model, device=device)
+    if fast:
+        loaded.fast = True  # type: ignore[attr-defined] # a model without it ignores it
     columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
     with Progress(
         *columns,

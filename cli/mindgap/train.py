@@ -37,7 +37,11 @@ def assignment(text: str) -> tuple[str, Any]:
     help="LR made from HR by a degradation, or the other sensor's.",
 )
 @click.option(
-    "--degradation", help="How LR is made in the synthetic regime (default: the data's own)."
+    "--degradation",
+    type=click.Choice(["physical", "bicubic", "blind"]),
+    default="physical",
+    show_default=True,
+    help="How LR is made in the synthetic regime.",
 )
 @click.option(
     "--profile",
@@ -60,7 +64,7 @@ def train(
     model: str,
     data: Path,
     regime: str,
-    degradation: str | None,
+    degradation: str,
     profile: str,
     out: Path | None,
     seed: int,
@@ -83,10 +87,10 @@ def train(
     except ValueError as error:
         raise click.BadParameter(f"expected KEY=VALUE, got {error}", param_hint="--set") from None
     settings = load_profile(model, profile, **{"seed": seed, **wanted})
-    given: dict[str, Any] = {"regime": regime, "seed": seed}
-    if degradation is not None:
-        given["degradation"] = degradation
-    pairs, held_out = (PairDataset(data, split, **given) for split in ("train", "val"))
+    pairs, held_out = (
+        PairDataset(data, split, regime, degradation=degradation, seed=seed)
+        for split in ("train", "val")
+    )
     folder = out or Path("runs") / f"{model}-{regime}-{profile}-{seed}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with progress(settings.train.steps) as report:
@@ -94,8 +98,8 @@ def train(
             settings,
             pairs,
             folder,
-            bands=pairs.bands,
-            validation=held_out if len(held_out) else None,
+            bands=pairs.about["hr"]["bands"],
+            validation=held_out,
             device=device,
             report=report,
         )

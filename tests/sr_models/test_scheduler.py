@@ -20,6 +20,7 @@ from diffusers import (
 from lpips_sat import LpipsSatError
 from sr_models.processes import PROCESSES, i2sb
 from sr_models.scheduler import FROM_NOISE, HEADS, MODES, PINNED, BridgeScheduler
+from sr_models.solvers import DPMSolver
 
 VALUES = json.loads(
     (Path(__file__).parents[1] / "reference_values" / "sr_processes.json").read_text()
@@ -452,6 +453,20 @@ def test_ode_is_the_first_order_of_dpm_solver():
     )
     oracle.set_timesteps(10)
     walk(BridgeScheduler("sr3", 1000, COSINE, prediction_type="sample", mode="ode"), oracle, 10)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize(("steps", "std"), [(10, 0.150), (20, 0.184)])
+def test_dpm_solver_takes_the_place_of_the_steps(steps, std):
+    bridge = BridgeScheduler("sr3", 1000, COSINE, prediction_type="sample")
+    solver, net = DPMSolver(bridge, steps), Gaussian(bridge)
+    x, y = images([0.0, 1.0]), images([Y, Y])
+    for t in solver.timesteps.tolist():
+        x = solver.step(net(x, t), t, x, y).prev_sample
+    assert x[0].item() == pytest.approx(MEAN, abs=2e-3)  # the image of the mean of the prior
+    assert (x[1] - x[0]).item() == pytest.approx(std, abs=1e-3)
+    with pytest.raises(LpipsSatError, match="is for sr3 and supresdiffgan, not for flow"):
+        DPMSolver(BridgeScheduler("flow", 10), 3)
 
 
 def test_ode_of_the_flow_is_euler():
