@@ -30,7 +30,7 @@ from .solvers import DPMSolver
 from .tiling import blended_rows
 
 Array = npt.NDArray[np.float32]
-ARGUMENTS = ("scale", "bands", "low", "high", "steps", "card")  # what is saved beside the parts
+ARGUMENTS = ("scale", "bands", "low", "high", "steps", "lr_bands", "card")  # saved beside the parts
 TILE, OVERLAP = 128, 16  # LR pixels; a tile of 128 at scale 2 takes some 100 MB
 
 
@@ -64,7 +64,8 @@ class SRPipeline(DiffusionPipeline):  # type: ignore[misc]
         unet: the network, see `network.build_unet`.
         scheduler: the process and how it is sampled.
         scale: how many HR pixels lie along a side of an LR pixel.
-        bands: names of the bands, in order.
+        bands: names of the bands of the HR image, in order.
+        lr_bands: those of the other sensor's LR image, if they have other names.
         low, high: the values, per band or for all, that become -1 and 1 for the network.
         steps: sampling steps unless asked otherwise.
         card: what is known about the weights.
@@ -85,18 +86,22 @@ class SRPipeline(DiffusionPipeline):  # type: ignore[misc]
         low: float | Sequence[float] = 0.0,
         high: float | Sequence[float] = 0.6,
         steps: int = 10,
+        lr_bands: list[str] | tuple[str, ...] | None = None,
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
         self.fast = False
         count = len(bands)
+        if lr_bands is not None and len(lr_bands) != count:
+            raise LpipsSatError(f"expected {count} lr_bands, as many as bands, got {len(lr_bands)}")
         self.register_to_config(
             scale=scale,
             bands=list(bands),
             low=_per_band(low, count),
             high=_per_band(high, count),
             steps=steps,
+            lr_bands=list(lr_bands or bands),
             card=dict(card or {}),
         )
         self.set_progress_bar_config(disable=True)

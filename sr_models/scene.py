@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from lpips_sat import LpipsSatError
@@ -64,7 +65,14 @@ def upscale_scene(
     with ExitStack() as stack:
         grid, side = stack.enter_context(open_image(source, radiometry=radiometry))
         factor = _check(model, side, source, scale, num_samples, spread)
-        bands, fine = side.radiometry.bands, grid.refine(factor)
+        fine, scene = grid.refine(factor), _Scene(side, grid.height, grid.width)
+        if isinstance(model, SRPipeline):
+            bands, nfe = tuple(model.config.bands), steps or model.config.steps
+            chosen = {"steps": steps, "seed": seed, "num_samples": num_samples}
+            rows = model.rows(scene.read, grid.height, grid.width, progress=progress, **chosen)
+        else:
+            bands, nfe = side.radiometry.bands, 0
+            rows = _plain_rows(model, scene, factor, progress)
         tags = {"SCALE": str(factor), "SEED": str(seed), "NUM_SAMPLES": str(num_samples)}
         writers = [
             stack.enter_context(MapWriter(path, fine, bands=bands, overwrite=overwrite, tags=tags))
@@ -72,36 +80,33 @@ def upscale_scene(
             if path is not None
         ]
         began(grid.height * grid.width)
-        valid = np.ones((grid.height, grid.width), bool)
-
-        def read(row: int, col: int, height: int, width: int) -> Array:
-            values, here = side.read((row, col, height, width))
-            valid[row : row + height, col : col + width] = here
-            mask = torch.from_numpy(here)[None, None]
-            return soft_fill(torch.from_numpy(values)[None], mask)[0].numpy()
-
-        if isinstance(model, SRPipeline):
-            rows: Iterator[tuple[int, Array]] = model.rows(
-                read,
-                *(grid.height, grid.width),
-                steps=steps,
-                seed=seed,
-                num_samples=num_samples,
-                progress=progress,
-            )
-        else:
-            rows = _plain_rows(model, read, (grid.height, grid.width), factor, progress)
         for top, samples in rows:
-            here = _enlarged(valid, top, samples.shape[2], factor)
+            here = scene.valid_rows(top, samples.shape[2], factor)
             results = (samples.mean(axis=0), samples.std(axis=0))
             for writer, result in zip(writers, results, strict=False):
                 writer.write(top, 0, np.where(here, result, np.nan))
-    nfe = 0
-    if isinstance(model, SRPipeline):
-        nfe = steps or model.config.steps
-    return SceneResult(
-        fine.width, fine.height, bands, factor, num_samples, nfe, time.perf_counter() - start
-    )
+    seconds = time.perf_counter() - start
+    return SceneResult(fine.width, fine.height, bands, factor, num_samples, nfe, seconds)
+
+
+class _Scene:
+    """An open raster whose gaps are filled for the model, and remembered."""
+
+    def __init__(self, side: Side, height: int, width: int) -> None:
+        self.side, self.valid = side, np.ones((height, width), bool)
+
+    def read(self, row: int, col: int, height: int, width: int) -> Array:
+        """Values (C, height, width) without gaps."""
+        values, here = self.side.read((row, col, height, width))
+        self.valid[row : row + height, col : col + width] = here
+        mask = torch.from_numpy(here)[None, None]
+        return soft_fill(torch.from_numpy(values)[None], mask)[0].numpy()
+
+    def valid_rows(self, top: int, count: int, scale: int) -> npt.NDArray[np.bool_]:
+        """Rows top..top + count of the mask on the finer grid; they must have been read."""
+        first, last = top // scale, math.ceil((top + count) / scale)
+        larger = self.valid[first:last].repeat(scale, axis=0).repeat(scale, axis=1)
+        return larger[top - first * scale :][:count]
 
 
 def _check(
@@ -125,8 +130,8 @@ def _check(
         raise LpipsSatError(
             f"this model was trained for a factor of {model.config.scale}, not {scale}"
         )
-    wanted, found = tuple(model.config.bands), side.radiometry.bands
-    if wanted != found:
+    wanted, found = model.config.lr_bands, list(side.radiometry.bands)
+    if found not in (wanted, model.config.bands):
         raise LpipsSatError(
             f"{source} holds the bands {', '.join(found)}, but the model was trained on "
             f"{', '.join(wanted)}, in this order"
@@ -134,27 +139,17 @@ def _check(
     return int(model.config.scale)
 
 
-def _enlarged(valid: np.ndarray, top: int, count: int, scale: int) -> np.ndarray:
-    """The rows top..top + count of a mask on the finer grid."""
-    first, last = top // scale, math.ceil((top + count) / scale)
-    larger = valid[first:last].repeat(scale, axis=0).repeat(scale, axis=1)
-    return larger[top - first * scale :][:count]
-
-
 def _plain_rows(
-    model: Model,
-    read: Callable[[int, int, int, int], Array],
-    size: tuple[int, int],
-    scale: int,
-    progress: Callable[[int], None],
+    model: Model, scene: _Scene, scale: int, progress: Callable[[int], None]
 ) -> Iterator[tuple[int, Array]]:
     """Tiles of a model that only has `upscale`."""
 
     def run(row: int, col: int, rows: int, cols: int) -> Array:
-        done = model.upscale(read(row, col, rows, cols), scale)
+        done = model.upscale(scene.read(row, col, rows, cols), scale)
         progress(rows * cols)
         return done
 
-    tiles = blended_rows(run, *size, tile=PLAIN_TILE, overlap=CONTEXT, scale=scale)
+    height, width = scene.valid.shape
+    tiles = blended_rows(run, height, width, tile=PLAIN_TILE, overlap=CONTEXT, scale=scale)
     for top, values in tiles:
         yield top, values[None]

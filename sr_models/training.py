@@ -100,7 +100,12 @@ class Trainer:
     """A network, its averages and what moves them; see :func:`train`."""
 
     def __init__(
-        self, profile: Profile, bands: Sequence[str], scale: int, accelerator: Accelerator
+        self,
+        profile: Profile,
+        bands: Sequence[str],
+        lr_bands: Sequence[str],
+        scale: int,
+        accelerator: Accelerator,
     ) -> None:
         self.profile, self.config, self.accelerator = profile, profile.train, accelerator
         self.scheduler = profile.make_scheduler()
@@ -109,7 +114,14 @@ class Trainer:
             unet = build_unet(len(bands), **profile.network)
             rival = Discriminator(len(bands), tuple(self.config.discriminator))
         self.pipeline = SRPipeline(
-            unet, self.scheduler, scale, tuple(bands), profile.low, profile.high, profile.steps
+            unet,
+            self.scheduler,
+            scale,
+            tuple(bands),
+            profile.low,
+            profile.high,
+            profile.steps,
+            tuple(lr_bands),
         ).to(accelerator.device)
         self.optimiser = self._adam(unet)
         self.average = EMAModel(
@@ -225,23 +237,25 @@ def train(
     out: Path,
     *,
     bands: Sequence[str],
+    lr_bands: Sequence[str] | None = None,
     validation: Pairs | None = None,
     device: str | None = None,
     report: Report = lambda step, logs: None,
 ) -> Path:
     """Train a model in the folder `out`, or go on with what it holds; returns `out/pipeline`.
 
-    pairs: what is learned from, see `Pairs`; bands: names of the channels; validation: pairs on
-    which the averaged network is watched by PSNR; device: "cpu" or None, which takes what
-    `accelerate launch` or the machine offers. A folder begun with another profile or other pairs
-    is refused. A loss that is no number stops the run with the last good state kept.
+    pairs: what is learned from, see `Pairs`; bands: names of the channels of HR; lr_bands: of LR,
+    if they differ; validation: pairs on which the averaged network is watched by PSNR; device:
+    "cpu" or None, which takes what `accelerate launch` or the machine offers. A folder begun with
+    another profile or other pairs is refused. A loss that is no number stops the run with the last
+    good state kept.
     """
     config, scale = profile.train, scale_of(pairs)
     accelerator = Accelerator(mixed_precision=config.precision, cpu=device == "cpu")
     if accelerator.is_main_process:
         runs.claim(out, profile, {"pairs": fingerprint(pairs), "bands": ",".join(bands)})
     accelerator.wait_for_everyone()
-    trainer = Trainer(profile, bands, scale, accelerator)
+    trainer = Trainer(profile, bands, lr_bands or bands, scale, accelerator)
     start = runs.resume(out, *trainer.parts)
     trainer.average.to(accelerator.device)
     log = Log(out, start) if accelerator.is_main_process else None

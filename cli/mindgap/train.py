@@ -99,6 +99,7 @@ def train(
             pairs,
             folder,
             bands=pairs.about["hr"]["bands"],
+            lr_bands=pairs.about["lr"]["bands"],
             validation=held_out,
             device=device,
             report=report,

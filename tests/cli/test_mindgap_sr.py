@@ -137,6 +137,21 @@ def test_other_bands_are_refused(mindgap, model, put, textured, tmp_path):
     assert "holds the bands B08, B04, but the model was trained on B04, B08" in result.stderr
 
 
+def test_a_model_takes_the_other_sensors_bands_and_names_its_own(
+    mindgap, model, put, textured, tmp_path
+):
+    pipeline = SRPipeline.from_pretrained(model)
+    scheduler = pipeline.scheduler
+    other = SRPipeline(pipeline.unet, scheduler, bands=("B04", "B08"), lr_bands=("B04", "B8A"))
+    other.save_pretrained(tmp_path / "model")
+    dn = np.rint(textured(2, 16, 16) * 1e4).astype(np.uint16)
+    path = put(tmp_path / "lr.tif", dn, bands=("B04", "B8A"), scale=1e-4)
+    out = tmp_path / "out.tif"
+    done = mindgap("sr", path, out, "--model", tmp_path / "model", "--steps", 1)
+    assert done.exit_code == 0, done.output
+    assert read(out)[1].names == ("B04", "B08")
+
+
 def test_units_are_not_guessed(mindgap, model, put, textured, tmp_path):
     dn = np.rint(textured(2, 16, 16) * 1e4).astype(np.uint16)
     path = put(tmp_path / "lr.tif", dn, bands=("B04", "B08"))
