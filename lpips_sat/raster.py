@@ -25,7 +25,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from .errors import GridMismatchError, MetricInputError, RadiometryError, RasterError
 from .grid import Grid, check_refinement, check_same_grid
 from .outputs import StrPath, check_output, whole_file
-from .pair import Mask, RasterPair, Side, Tile, Window, common_bands
+from .pair import Mask, RasterPair, Tile, Window, common_bands
 from .radiometry import (
     PRESETS,
     DeclaredRadiometry,
@@ -43,7 +43,6 @@ __all__ = [
     "check_output",
     "check_same_grid",
     "grid_of",
-    "open_image",
     "open_pair",
     "read_on",
     "write_raster",
@@ -175,24 +174,6 @@ def _open_lr(
             f"{lr.path} holds {lr.radiometry.kind} values, {ref.path} {ref.radiometry.kind} values"
         )
     return lr.select(common_bands(lr, ref, wanted)), factor
-
-
-@contextmanager
-def open_image(
-    path: StrPath,
-    *,
-    radiometry: RadiometryOptions | None = None,
-    bands: Sequence[str] | None = None,
-) -> Iterator[tuple[Grid, Side]]:
-    """Open one raster for reading by windows: its grid, and what `read` and `select` bands.
-
-    radiometry: what the user says of the file; bands: names for a file that does not name its own,
-    in the file's order.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
-        side = _open_side(stack, path, radiometry or RadiometryOptions(), bands)
-        yield _grid(side.src), side
 
 
 @contextmanager

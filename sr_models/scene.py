@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import numpy.typing as npt
 import torch
 
 from lpips_sat import LpipsSatError
-from lpips_sat.pair import Side
+from lpips_sat.pair import Image
 from lpips_sat.radiometry import RadiometryOptions
-from lpips_sat.raster import MapWriter, open_image
+from lpips_sat.raster import MapWriter
 from lpips_sat.validity import soft_fill
+from lpips_sat.warp import open_image
 
 from .pipeline import Array, SRPipeline
 from .registry import Model
@@ -47,6 +48,7 @@ def upscale_scene(
     *,
     scale: int | None = None,
     radiometry: RadiometryOptions | None = None,
+    bands: Sequence[str] | None = None,
     steps: int | None = None,
     seed: int = 0,
     num_samples: int = 1,
@@ -59,23 +61,25 @@ def upscale_scene(
 
     With several samples the output is their mean, and `spread` their standard deviation. Pixels of
     the input without data stay without data (NaN). scale: needed by models that are not pipelines;
+    bands: which of the file's to take (default: those the model was trained on), or their names;
     began: told how many LR pixels there are.
     """
     start = time.perf_counter()
     with ExitStack() as stack:
-        grid, side = stack.enter_context(open_image(source, radiometry=radiometry))
-        factor = _check(model, side, source, scale, num_samples, spread)
-        fine, scene = grid.refine(factor), _Scene(side, grid.height, grid.width)
+        factor = _factor(model, scale, num_samples, spread)
+        image = stack.enter_context(_open(source, model, radiometry, bands))
+        grid = image.grid
+        fine, scene = grid.refine(factor), _Scene(image)
         if isinstance(model, SRPipeline):
-            bands, nfe = tuple(model.config.bands), steps or model.config.steps
+            names, nfe = tuple(model.config.bands), steps or model.config.steps
             chosen = {"steps": steps, "seed": seed, "num_samples": num_samples}
             rows = model.rows(scene.read, grid.height, grid.width, progress=progress, **chosen)
         else:
-            bands, nfe = side.radiometry.bands, 0
+            names, nfe = image.radiometry.bands, 0
             rows = _plain_rows(model, scene, factor, progress)
         tags = {"SCALE": str(factor), "SEED": str(seed), "NUM_SAMPLES": str(num_samples)}
         writers = [
-            stack.enter_context(MapWriter(path, fine, bands=bands, overwrite=overwrite, tags=tags))
+            stack.enter_context(MapWriter(path, fine, bands=names, overwrite=overwrite, tags=tags))
             for path in (target, spread)
             if path is not None
         ]
@@ -86,18 +90,18 @@ def upscale_scene(
             for writer, result in zip(writers, results, strict=False):
                 writer.write(top, 0, np.where(here, result, np.nan))
     seconds = time.perf_counter() - start
-    return SceneResult(fine.width, fine.height, bands, factor, num_samples, nfe, seconds)
+    return SceneResult(fine.width, fine.height, names, factor, num_samples, nfe, seconds)
 
 
 class _Scene:
     """An open raster whose gaps are filled for the model, and remembered."""
 
-    def __init__(self, side: Side, height: int, width: int) -> None:
-        self.side, self.valid = side, np.ones((height, width), bool)
+    def __init__(self, image: Image) -> None:
+        self.image, self.valid = image, np.ones((image.grid.height, image.grid.width), bool)
 
     def read(self, row: int, col: int, height: int, width: int) -> Array:
         """Values (C, height, width) without gaps."""
-        values, here = self.side.read((row, col, height, width))
+        values, here = self.image.read((row, col, height, width))
         self.valid[row : row + height, col : col + width] = here
         mask = torch.from_numpy(here)[None, None]
         return soft_fill(torch.from_numpy(values)[None], mask)[0].numpy()
@@ -109,14 +113,7 @@ class _Scene:
         return larger[top - first * scale :][:count]
 
 
-def _check(
-    model: Model,
-    side: Side,
-    source: Path,
-    scale: int | None,
-    num_samples: int,
-    spread: Path | None,
-) -> int:
+def _factor(model: Model, scale: int | None, num_samples: int, spread: Path | None) -> int:
     """The factor; refuse what the model cannot do."""
     if spread is not None and num_samples < 2:
         raise LpipsSatError("the spread of one sample is 0: ask for more with --num-samples")
@@ -130,13 +127,32 @@ def _check(
         raise LpipsSatError(
             f"this model was trained for a factor of {model.config.scale}, not {scale}"
         )
-    wanted, found = model.config.lr_bands, list(side.radiometry.bands)
-    if found not in (wanted, model.config.bands):
-        raise LpipsSatError(
-            f"{source} holds the bands {', '.join(found)}, but the model was trained on "
-            f"{', '.join(wanted)}, in this order"
-        )
     return int(model.config.scale)
+
+
+@contextmanager
+def _open(
+    source: Path, model: Model, radiometry: RadiometryOptions | None, bands: Sequence[str] | None
+) -> Iterator[Image]:
+    """Open the bands asked for, or else those the model was trained on."""
+    if bands is None and isinstance(model, SRPipeline):
+        with open_image(source, radiometry=radiometry) as image:
+            found = image.radiometry.bands
+        known = [model.config.lr_bands, model.config.bands]
+        bands = next((names for names in known if set(names) <= set(found)), None)
+        if bands is None:
+            raise LpipsSatError(
+                f"{source} holds the bands {', '.join(found)}, but the model was trained on "
+                f"{', '.join(known[0])}: choose with --bands"
+            )
+    with open_image(source, radiometry=radiometry, bands=bands) as image:
+        count = len(image.radiometry.bands)
+        if isinstance(model, SRPipeline) and count != len(model.config.bands):
+            raise LpipsSatError(
+                f"expected {len(model.config.bands)} band(s) for this model, got {count}: choose "
+                "with --bands"
+            )
+        yield image
 
 
 def _plain_rows(

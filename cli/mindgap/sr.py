@@ -68,7 +68,6 @@ def sr(
             check_output(path, overwrite=overwrite)
             if path.exists() and source.exists() and path.samefile(source):
                 raise OutputExistsError(f"{path} is the input: choose another name")
-    radiometry = dataclasses.replace(options.radiometry_options(**said), bands=bands)
     loaded = load_model(model, device=device)
     if fast:
         loaded.fast = True  # type: ignore[attr-defined] # a model without it ignores it
@@ -85,7 +84,8 @@ def sr(
             target,
             loaded,
             scale=factor,
-            radiometry=radiometry,
+            radiometry=options.radiometry_options(**said),
+            bands=bands,
             steps=steps,
             seed=seed,
             num_samples=num_samples,

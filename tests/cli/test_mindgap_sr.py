@@ -129,12 +129,26 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_bands_are_refused(mindgap, model, put, textured, tmp_path):
+def test_the_models_bands_are_found_in_the_file(mindgap, model, put, textured, tmp_path):
+    dn = np.rint(textured(3, 16, 16) * 1e4).astype(np.uint16)
+    mixed = put(tmp_path / "mixed.tif", dn, bands=("B08", "B02", "B04"), scale=1e-4)
+    plain = put(tmp_path / "plain.tif", dn[[2, 0]], bands=("B04", "B08"), scale=1e-4)
+    for path in (mixed, plain):
+        done = mindgap("sr", path, path.with_suffix(".sr.tif"), "--model", model, "--steps", 1)
+        assert done.exit_code == 0, done.output
+    a, b = (read(tmp_path / f"{name}.sr.tif")[0] for name in ("mixed", "plain"))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_other_bands_are_refused_unless_chosen(mindgap, model, put, textured, tmp_path):
     dn = np.rint(textured(2, 16, 16) * 1e4).astype(np.uint16)
-    path = put(tmp_path / "lr.tif", dn, bands=("B08", "B04"), scale=1e-4)
-    result = mindgap("sr", path, tmp_path / "out.tif", "--model", model)
-    assert result.exit_code == 1
-    assert "holds the bands B08, B04, but the model was trained on B04, B08" in result.stderr
+    path = put(tmp_path / "lr.tif", dn, bands=("B03", "B04"), scale=1e-4)
+    args = ("sr", path, tmp_path / "out.tif", "--model", model, "--steps", 1)
+    refused = mindgap(*args)
+    assert refused.exit_code == 1
+    assert "holds the bands B03, B04, but the model was trained on B04, B08" in refused.stderr
+    assert "expected 2 band(s)" in mindgap(*args, "--bands", "B03").stderr
+    assert mindgap(*args, "--bands", "B03,B04").exit_code == 0
 
 
 def test_a_model_takes_the_other_sensors_bands_and_names_its_own(
