@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,7 @@ def upscale_scene(
         fine, scene = grid.refine(factor), _Scene(image)
         if isinstance(model, SRPipeline):
             names, nfe = tuple(model.config.bands), steps or model.config.steps
-            chosen = {"steps": steps, "seed": seed, "num_samples": num_samples}
+            chosen: dict[str, Any] = {"steps": steps, "seed": seed, "num_samples": num_samples}
             rows = model.rows(scene.read, grid.height, grid.width, progress=progress, **chosen)
         else:
             names, nfe = image.radiometry.bands, 0

@@ -117,8 +117,10 @@ class BridgeScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         ):
             if value not in known:
                 raise LpipsSatError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if continuous and self.tables.c_of_a is None:
-            raise LpipsSatError(f"{process} has integer nodes only: continuous must be False")
+        if continuous and (self.tables.c_of_a is None or self.head == "bridge"):
+            raise LpipsSatError(
+                f"{process} with the head {self.head} has integer nodes only: leave continuous out"
+            )
         self.euler: EulerTables | None = None
         if solver == "euler":
             if process != "unidb" or mode == "ode" or self.head != "epsilon":

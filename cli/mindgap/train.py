@@ -6,7 +6,7 @@ import json
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -63,7 +63,7 @@ def assignment(text: str) -> tuple[str, Any]:
 def train(
     model: str,
     data: Path,
-    regime: str,
+    regime: Literal["synthetic", "real"],
     degradation: str,
     profile: str,
     out: Path | None,

@@ -525,7 +525,7 @@ def test_the_config_is_saved_and_loaded(tmp_path):
         ({"mode": "ddim"}, "mode must be one of sde, mean, ode, got 'ddim'"),
         ({"time_input": "index"}, "time_input must be one of"),
         ({"model_input": "latent"}, "model_input must be one of"),
-        ({"continuous": True}, "resshift has integer nodes only"),
+        ({"continuous": True}, "resshift with the head sample has integer nodes only"),
         ({"solver": "euler"}, "solver euler is UniDB's"),
     ],
 )
