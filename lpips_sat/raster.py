@@ -25,7 +25,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from .errors import GridMismatchError, MetricInputError, RadiometryError, RasterError
 from .grid import Grid, check_refinement, check_same_grid
 from .outputs import StrPath, check_output, whole_file
-from .pair import Mask, RasterPair, Tile, Window, common_bands
+from .pair import Mask, RasterPair, Side, Tile, Window, common_bands
 from .radiometry import (
     PRESETS,
     DeclaredRadiometry,
@@ -43,6 +43,7 @@ __all__ = [
     "check_output",
     "check_same_grid",
     "grid_of",
+    "open_image",
     "open_pair",
     "read_on",
     "write_raster",
