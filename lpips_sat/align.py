@@ -27,7 +27,7 @@ from .registration import MIN_SIZE, REACH, Shift, apply_shift, estimate_shift
 Array = npt.NDArray[np.float64]
 
 # The shift of an image is estimated in up to 3 x 3 windows of this side, spread evenly: together
-# about a second of work for a scene of any size. A window holds enough detail for 0.02 px.
+# about a second of work for a scene of any size.
 WINDOW = 256
 # A curve is fitted to at most about so many pixels, on an even lattice over the image.
 FIT_PIXELS = 2**20
@@ -106,7 +106,9 @@ def _window_shift(pair: RasterPair, row: int, col: int) -> Shift:
     known = tile.ref[tile.valid.expand_as(tile.ref)].view(len(pair.bands), -1)
     if known.shape[1] < MIN_SIZE**2:
         return Shift(0.0, 0.0, 0.0)
-    weight = 1 / known.std(dim=1).clamp(min=1e-12)
+    spread = known.std(dim=1)
+    flat = spread <= 1e-6 * known.abs().amax(dim=1)  # nothing but rounding
+    weight = torch.where(flat, 0, 1 / spread)
     grey = [
         (image * weight[:, None, None]).sum(dim=1, keepdim=True) for image in (tile.pred, tile.ref)
     ]

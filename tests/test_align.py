@@ -125,6 +125,14 @@ def test_windows_of_a_large_scene_outvote_the_clouded_ones(tmp_path, put, textur
     assert (shift.dy, shift.dx) == pytest.approx(TRUE, abs=0.1)
 
 
+def test_a_band_without_detail_does_not_drown_the_others(rasters, clean, truth):
+    level = np.full_like(truth[:1], 0.123)
+    pred = np.concatenate([level, moved(clean)[1:]])
+    with open_pair(*rasters(pred, np.concatenate([level, truth[1:]]))) as pair:
+        shift = pair_shift(pair)
+    assert (shift.dy, shift.dx) == pytest.approx(TRUE, abs=0.1)
+
+
 def test_a_tiny_image_has_no_shift(tmp_path, put, textured):
     small = textured(3, 12, 40, seed=1).astype(np.float32)
     paths = [put(tmp_path / f"{name}.tif", small, bands=BANDS) for name in ("pred", "ref")]

@@ -14,8 +14,8 @@ from lpips_sat.cli import options
 
 BANDS = ("B04", "B03", "B02", "B08")
 NAMES = ["LPIPS-Sat", "MAE", "RMSE", "PSNR", "SSIM", "SAM"]
-KEYS = ["pred", "ref", "mask", "scores", "bands", "kind", "pixels", "valid_share", "seconds"]
-KEYS += ["settings", "version"]
+KEYS = ["pred", "ref", "mask", "lr", "scores", "bands", "kind", "pixels", "valid_share", "seconds"]
+KEYS += ["settings", "version", "alignment", "warnings"]
 
 
 def refuse_constant(name):
@@ -69,7 +69,7 @@ def test_json_is_whole_and_the_scores_are_those_of_numpy(run, pair, dn):
     assert list(found) == KEYS
     assert [item["name"] for item in found["scores"]] == [*NAMES, "ERGAS"]
     assert {tuple(item) for item in found["scores"]} == {
-        ("name", "value", "unit", "higher_is_better")
+        ("name", "value", "unit", "higher_is_better", "per_band")
     }
     assert (found["pred"], found["ref"]) == tuple(map(str, pair))
     assert (found["bands"], found["kind"]) == (list(BANDS), "reflectance")

@@ -98,7 +98,7 @@ def test_warnings_name_what_is_wrong(tables):
     said = {(note.method, note.text): note.details for note in notes(tables)}
     texts = "\n".join(f"{m}: {t}: {d}" for (m, t), d in said.items())
     assert 'noisy: 1 of 5 pairs failed: ["image 0: ' in texts
-    assert "noisy: 1 of 5 pairs may not be aligned: ['image 3: the prediction lies +2.0" in texts
+    assert "noisy: 1 of 5 pairs may not be aligned: ['image 3: the prediction lies +1.99" in texts
     assert "smooth: in 1 image more than 10% of the pixels do not count: ['image 2: 62.5%" in texts
     mixed = replace(
         tables["smooth"],
