@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,19 @@ def made_with() -> str:
     )
 
 
-BLOCKS = {
+def or_pending(make: Callable[[], str]) -> Callable[[], str]:
+    """The block, or, before anything was measured, a line that says so."""
+
+    def block() -> str:
+        try:
+            return make()
+        except FileNotFoundError as missing:
+            return f"*Not measured yet: `{Path(missing.filename).name}` is missing.*"
+
+    return block
+
+
+MAKERS = {
     "votes": votes_table,
     "gain": gain_sentence,
     "kinds": kinds_table,
@@ -156,6 +169,7 @@ BLOCKS = {
     "claim": loss_sentence,
     "made": made_with,
 }
+BLOCKS = {name: or_pending(make) for name, make in MAKERS.items()}
 
 
 # -- figures ----------------------------------------------------------------------------------

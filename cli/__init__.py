@@ -1,7 +1,8 @@
 """The `lpips-sat` command: a group whose commands come from an entry-point group.
 
-A package adds a command of its own by an entry point in `lpips_sat.commands`. Results go to
-stdout, progress and errors to stderr; exit codes are 0 (done), 1 (refused or failed), 2 (usage).
+A package adds a command of its own by an entry point in `lpips_sat.commands` (`mindgap.commands`
+for `mindgap`). Results go to stdout, progress and errors to stderr; exit codes are 0 (done), 1
+(refused or failed), 2 (usage).
 """
 
 from __future__ import annotations
@@ -19,15 +20,22 @@ GROUP = "lpips_sat.commands"
 
 
 class Commands(click.Group):
-    """Loads a command when it is called; shows errors as one line unless `--verbose`."""
+    """Loads a command when it is called; shows errors as one line unless `--verbose`.
+
+    points: the entry-point group that its commands come from.
+    """
+
+    def __init__(self, *args: Any, points: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.points = points
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all installed commands."""
-        return sorted(entry_points(group=GROUP).names)
+        return sorted(entry_points(group=self.points).names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, if it is installed."""
-        for point in entry_points(group=GROUP, name=cmd_name):
+        for point in entry_points(group=self.points, name=cmd_name):
             try:
                 command = point.load()
             except Exception as error:  # another package's: the other commands still work
@@ -51,7 +59,7 @@ class Commands(click.Group):
                 reason = " ".join(str(error).split())
                 click.echo(
                     f"Error: unexpected {type(error).__name__}: {reason} "
-                    "(this is a bug: run again as `lpips-sat --verbose ...` and report it)",
+                    f"(this is a bug: run again as `{ctx.info_name} --verbose ...` and report it)",
                     err=True,
                 )
             sys.exit(1)
@@ -70,7 +78,7 @@ def _broken(point: EntryPoint, error: Exception) -> click.Command:
     return click.Command(point.name, callback=fail, params=[rest], help=text, context_settings=free)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, points=GROUP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--verbose", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="lpips-sat")
 def main(verbose: bool) -> None:

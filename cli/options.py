@@ -66,25 +66,38 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace an output th
 
 def radiometry(command: F) -> F:
     """Add the options that say what the numbers in the files mean."""
-    for option in reversed(
+    return _radiometry(command, "", "")
+
+
+def radiometry_of(side: str, what: str) -> Callable[[F], F]:
+    """Add the same options for one file alone, as `--SIDE-radiometry`; `what` names it in help."""
+    return lambda command: _radiometry(command, f"{side}-", f"For {what}: ")
+
+
+def _radiometry(command: F, prefix: str, about: str) -> F:
+    def option(name: str, text: str, *names: str, **settings: Any) -> Callable[[F], F]:
+        return click.option(f"--{prefix}{name}", *names, help=about + text, **settings)
+
+    dest = prefix.replace("-", "_") + "preset"
+    for add in reversed(
         [
-            click.option(
-                "--radiometry",
-                "preset",
+            option(
+                "radiometry",
+                "What the numbers are, where the files do not declare it.",
+                dest,
                 type=click.Choice(list(PRESETS)),
-                help="What the numbers are, where the files do not declare it.",
             ),
-            click.option(
-                "--bands",
+            option(
+                "bands",
+                "Bands to compare, such as B04,B03,B02; names those of files without names.",
                 type=NAMES,
-                help="Bands to compare, such as B04,B03,B02; names those of files without names.",
             ),
-            click.option("--scale", type=NUMBERS, help="value = DN * SCALE + OFFSET."),
-            click.option("--offset", type=NUMBERS, help="See --scale; 0 where there is none."),
-            click.option("--nodata", type=float, help="The DN that means: nothing here."),
+            option("scale", "value = DN * SCALE + OFFSET.", type=NUMBERS),
+            option("offset", "See --scale; 0 where there is none.", type=NUMBERS),
+            option("nodata", "The DN that means: nothing here.", type=float),
         ]
     ):
-        command = option(command)
+        command = add(command)
     return command
 
 

@@ -76,6 +76,18 @@ class Grid:
             return f"origin (off by {dx:.4g} px in x, {dy:.4g} px in y)"
         return None
 
+    def xy(self, col: float, row: float) -> tuple[float, float]:
+        """Find the place in the CRS of a point in pixels; (0, 0) is the first pixel's corner."""
+        return _at(self.transform, col, row)
+
+    def colrow(self, x: float, y: float) -> tuple[float, float]:
+        """Find the point in pixels of a place in the CRS: the inverse of `xy`."""
+        return _at(~self.transform, x, y)
+
+    def corners(self) -> list[tuple[float, float]]:
+        """List the four corners (x, y) in the CRS."""
+        return [self.xy(col, row) for col in (0, self.width) for row in (0, self.height)]
+
     def locate(self, other: Grid) -> tuple[float, float]:
         """Find the row and column, in own pixels, at which another grid of this CRS begins."""
         col, row = _at(~self.transform, other.transform.c, other.transform.f)

@@ -38,6 +38,14 @@ class Side(Protocol):
         """Keep some bands, in the order asked for."""
 
 
+class Image(Side, Protocol):
+    """One raster, read by windows of its grid."""
+
+    @property
+    def grid(self) -> Grid:
+        """Tell where its pixels lie."""
+
+
 class PairMask(Protocol):
     """Which pixels of a pair count, read by windows."""
 

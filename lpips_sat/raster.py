@@ -1,4 +1,4 @@
-"""Rasters in, maps out: the only file that imports rasterio.
+"""Rasters in, maps out: with warp.py, which resamples, the only file that imports rasterio.
 
 Nothing is read whole: a pair is iterated in tiles with a halo. Two rasters are compared pixel by
 pixel only if they lie on the same grid; nothing is resampled unless it is asked for.
@@ -79,6 +79,10 @@ class _Side:
     indexes: list[int]  # GDAL's numbers (from 1) of the bands of `radiometry`
     radiometry: Radiometry
     alpha: list[int]
+
+    @property
+    def grid(self) -> Grid:
+        return _grid(self.src)
 
     def select(self, bands: Sequence[str]) -> _Side:
         index = [self.indexes[self.radiometry.bands.index(b)] for b in bands]
@@ -264,10 +268,11 @@ def read_on(path: StrPath, grid: Grid) -> npt.NDArray[Any]:
 
 
 class MapWriter:
-    """A float32 GeoTIFF of one band, written piece by piece; NaN where nothing is written.
+    """A float32 GeoTIFF, written piece by piece; NaN where nothing is written.
 
     A context manager: the file appears under its name when the block ends without an error, and
-    not at all otherwise. path: where; grid: of the map; tags: free metadata.
+    not at all otherwise. path: where; grid: of the map; description: of its one band, or bands: of
+    each of several; tags: free metadata.
     """
 
     def __init__(
@@ -277,23 +282,25 @@ class MapWriter:
         *,
         overwrite: bool = False,
         description: str = "",
+        bands: Sequence[str] = (),
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
         self.grid = grid
+        self.bands = tuple(bands) or (description,)
         self._overwrite = overwrite
-        self._description = description
         self._tags = dict(tags or {})
         self._stack = ExitStack()
         self._dst: Any = None
 
     def __enter__(self) -> MapWriter:
-        profile = {"count": 1, "dtype": "float32", "nodata": float("nan"), "predictor": 3}
+        profile = {"dtype": "float32", "nodata": float("nan"), "predictor": 3}
+        profile["count"] = len(self.bands)
         with ExitStack() as stack:
             self._dst = stack.enter_context(
                 _create(self.path, self.grid, profile, overwrite=self._overwrite)
             )
-            self._dst.set_band_description(1, self._description)
+            self._dst.descriptions = self.bands
             self._dst.update_tags(**self._tags)
             self._stack = stack.pop_all()
         return self
@@ -303,21 +310,22 @@ class MapWriter:
         self._stack.__exit__(*error)
 
     def write(self, row: int, col: int, array: torch.Tensor | npt.NDArray[Any]) -> None:
-        """Write a piece (h, w) with its first pixel at (row, col)."""
+        """Write a piece (h, w) of a one-band map, or (bands, h, w), from pixel (row, col) on."""
         if self._dst is None:
             raise RasterError(f"{self.path}: write inside the writer's `with` block")
         piece = np.asarray(array, dtype=np.float32)
-        inside = piece.ndim == 2 and row >= 0 and col >= 0
+        piece = piece[None] if piece.ndim == 2 else piece
+        inside = piece.ndim == 3 and len(piece) == len(self.bands) and row >= 0 and col >= 0
         if not inside or not (
-            row + piece.shape[0] <= self.grid.height and col + piece.shape[1] <= self.grid.width
+            row + piece.shape[1] <= self.grid.height and col + piece.shape[2] <= self.grid.width
         ):
             raise MetricInputError(
-                f"expected a piece (h, w) inside {self.grid.height} x {self.grid.width} px, got "
-                f"shape {piece.shape} at row {row}, column {col}"
+                f"expected a piece of {len(self.bands)} band(s) inside {self.grid.height} x "
+                f"{self.grid.width} px, got shape {piece.shape} at row {row}, column {col}"
             )
-        window = rasterio.windows.Window(col, row, piece.shape[1], piece.shape[0])
+        window = rasterio.windows.Window(col, row, piece.shape[2], piece.shape[1])
         with _clear_errors(str(self.path), "write"):
-            self._dst.write(piece, 1, window=window)
+            self._dst.write(piece, window=window)
 
 
 def write_raster(

@@ -77,12 +77,14 @@ def test_every_package_of_the_tree_is_listed_in_pyproject(config):
 
 
 def test_every_command_module_is_an_entry_point(config):
-    points = config["project"]["entry-points"]["lpips_sat.commands"]
-    for name, target in points.items():
-        module, _, attribute = target.partition(":")
-        assert module.startswith("lpips_sat.cli.")
-        assert attribute
-        assert (ROOT / "cli" / f"{module.rpartition('.')[2]}.py").is_file(), name
+    homes = {"lpips_sat.commands": "lpips_sat.cli.", "mindgap.commands": "lpips_sat.cli.mindgap."}
+    for group, home in homes.items():
+        for name, target in config["project"]["entry-points"][group].items():
+            module, _, attribute = target.partition(":")
+            assert module.startswith(home)
+            assert attribute
+            path = module.removeprefix("lpips_sat.").replace(".", "/")
+            assert (ROOT / f"{path}.py").is_file(), name
 
 
 def test_the_citation_names_the_version_of_the_package(config):

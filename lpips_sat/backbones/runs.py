@@ -45,7 +45,14 @@ class TrainConfig(Protocol):
         """Steps between checkpoints."""
 
 
-Part = nn.Module | torch.optim.Optimizer
+class Part(Protocol):
+    """What a checkpoint holds: modules, optimisers, averages."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give tensors and plain numbers."""
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Take them back."""
 
 
 def read_config(kind: type[Config], path: Path) -> Config:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
@@ -106,6 +105,8 @@ class Ssl4eoFeatures(Backbone):
     def __init__(
         self, name: str, *, checkpoint: str | Path | None = None, pretrained: bool = True
     ) -> None:
+        import timm  # slow to import, and needed here only
+
         super().__init__()
         published = PUBLISHED[name]
         self.bands = {band: MEAN_REFLECTANCE[band] for band in published.bands}

@@ -1,0 +1,104 @@
+"""Rasters read on another grid than their own, resampled window by window.
+
+For judging nothing is resampled (see raster.py); for training pairs of two sensors something must
+be.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform, transform_bounds
+
+from .errors import RasterError
+from .grid import Grid
+from .outputs import StrPath
+from .pair import Image, PairMask
+from .radiometry import RadiometryOptions, canonical_band
+from .raster import CACHE_BYTES, _clear_errors, _MaskFile, _open, _open_side, _Side
+
+__all__ = ["grid_in", "open_image", "open_mask"]
+
+# Pixels by which GDAL may miss the exact place where it interpolates (its default is 0.125).
+TOLERANCE_PX = 0.01
+
+
+@contextmanager
+def open_image(
+    path: StrPath,
+    *,
+    radiometry: RadiometryOptions | None = None,
+    bands: Sequence[str] | None = None,
+    like: Grid | None = None,
+) -> Iterator[Image]:
+    """Open one raster for reading by windows; `radiometry` and `bands` as in `open_pair`.
+
+    like: the grid to read it on. Where that is not its own, values are resampled by GDAL's cubic
+    convolution, which averages where `like` is coarser; what lies outside the raster is invalid.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
+        side = _open_side(stack, path, radiometry or RadiometryOptions(), bands)
+        if bands is not None:
+            side = side.select([canonical_band(b) for b in bands])
+        yield side if like is None else _resampled(stack, side, like)
+
+
+@contextmanager
+def open_mask(path: StrPath, *, like: Grid) -> Iterator[PairMask]:
+    """Open a one-band raster of any grid as a mask on `like`: 0, NaN and outside are invalid."""
+    with ExitStack() as stack:
+        src = _open(stack, path)
+        if src.count != 1:
+            raise RasterError(f"mask {path} has {src.count} bands: expected one, 0 = invalid")
+        yield _MaskFile(os.fspath(path), _warp(stack, src, like, Resampling.nearest))
+
+
+def grid_in(grid: Grid, crs: Any) -> Grid:
+    """Find the north-up grid in another CRS that covers `grid` with square pixels as large.
+
+    The size is that of the pixel in the middle.
+    """
+    if grid.crs == crs:
+        return grid
+    col, row = grid.width / 2, grid.height / 2
+    pixel = [grid.xy(*p) for p in ((col, row), (col + 1, row), (col, row + 1))]
+    xs, ys = zip(*grid.corners(), strict=True)
+    with _clear_errors(str(grid), "project"):
+        left, bottom, right, top = transform_bounds(
+            grid.crs, crs, min(xs), min(ys), max(xs), max(ys)
+        )
+        px, py = transform(grid.crs, crs, *zip(*pixel, strict=True))
+    area = (px[1] - px[0]) * (py[2] - py[0]) - (px[2] - px[0]) * (py[1] - py[0])
+    size = math.sqrt(abs(area))
+    width, height = math.ceil((right - left) / size), math.ceil((top - bottom) / size)
+    return Grid(crs, Affine(size, 0, left, 0, -size, top), width, height)
+
+
+def _resampled(stack: ExitStack, side: _Side, grid: Grid) -> _Side:
+    if side.grid.difference(grid) is None:
+        return side
+    nodata = side.radiometry.nodata
+    known: dict[str, Any] = {"src_nodata": nodata, "nodata": nodata}
+    if nodata is None:  # an alpha band, the file's own or a new one, then tells what is outside
+        known = {} if side.alpha else {"add_alpha": True}
+    vrt = _warp(stack, side.src, grid, Resampling.cubic, **known)
+    alpha = [i for i in vrt.indexes if vrt.colorinterp[i - 1] == ColorInterp.alpha]
+    return replace(side, src=vrt, alpha=[i for i in alpha if i not in side.indexes])
+
+
+def _warp(stack: ExitStack, src: Any, grid: Grid, resampling: Resampling, **known: Any) -> Any:
+    size = {"width": grid.width, "height": grid.height}
+    placed = {"crs": grid.crs, "transform": grid.transform, "tolerance": TOLERANCE_PX}
+    with _clear_errors(src.name, "warp"):
+        vrt = WarpedVRT(src, **placed, **size, resampling=resampling, **known)
+    return stack.enter_context(vrt)

@@ -1,0 +1,65 @@
+"""A picture of a set of pairs: where its splits lie, and some of its pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from lpips_sat.warp import open_image
+
+# Okabe & Ito's colours, told apart with any colour vision.
+COLORS = {"train": "#0072B2", "val": "#E69F00", "test": "#D55E00", "test_untextured": "#CC79A7"}
+MAP_PX = 768  # longest side of the map
+SHOWN = 6  # pairs below it
+PAIR_PX = 128
+
+
+def write_preview(path: Path, folder: Path, table: pd.DataFrame, about: dict[str, Any]) -> None:
+    """Draw the tiles of every split at their places, and below them pairs, LR beside HR."""
+    used = table[table["split"] != ""]
+    textured = used[used["split"] != "test_untextured"]
+    chosen = textured.iloc[np.linspace(0, len(textured) - 1, min(SHOWN, len(textured))).astype(int)]
+    tile = int(about["layout"]["tile"])
+    pairs = {
+        row.id: [_read(folder / row.lr), _read(folder / row.hr)] for row in chosen.itertuples()
+    }
+    low, high = np.percentile(np.concatenate([hr.ravel() for _, hr in pairs.values()]), (1, 99))
+    shrink = MAP_PX / max(table["row"].max() + tile, table["col"].max() + tile)
+    side = max(1, round(tile * shrink))
+    sheet = Image.new("RGB", (MAP_PX, MAP_PX + 2 * PAIR_PX), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row in used.itertuples():
+        corner = round(row.col * shrink), round(row.row * shrink)
+        picture = _picture(_read(folder / row.hr), low, high, side)
+        sheet.paste(picture, corner)
+        end = corner[0] + side - 1, corner[1] + side - 1
+        draw.rectangle([corner, end], outline=COLORS[row.split], width=3)
+    for i, (lr, hr) in enumerate(pairs.values()):
+        x, y = (i % 3) * 2 * PAIR_PX, MAP_PX + (i // 3) * PAIR_PX
+        sheet.paste(_picture(lr, low, high, PAIR_PX), (x, y))
+        sheet.paste(_picture(hr, low, high, PAIR_PX), (x + PAIR_PX, y))
+    legend = ImageDraw.Draw(sheet)
+    for i, (name, color) in enumerate(COLORS.items()):
+        legend.rectangle([4, 4 + 14 * i, 14, 14 + 14 * i], fill=color)
+        legend.text((18, 3 + 14 * i), name, fill="black", stroke_width=2, stroke_fill="white")
+    sheet.save(path)
+
+
+def _read(path: Path) -> npt.NDArray[np.float32]:
+    """Read the mean of all bands (H, W)."""
+    with open_image(path) as image:
+        values, _ = image.read((0, 0, image.grid.height, image.grid.width))
+    mean: npt.NDArray[np.float32] = values.mean(0)
+    return mean
+
+
+def _picture(image: npt.NDArray[np.float32], low: float, high: float, side: int) -> Image.Image:
+    grey = np.clip((image - low) / max(high - low, 1e-9), 0, 1) * 255
+    return Image.fromarray(np.rint(grey).astype(np.uint8)).resize(
+        (side, side), Image.Resampling.BOX
+    )

@@ -1,0 +1,97 @@
+"""Models by name: the controls, trained pipelines, and what other packages register.
+
+A model is anything with ``upscale(lr, scale)``: an array (C, H, W) in, (C, scale H, scale W) out,
+in the same units. A package offers one by an entry point in the group ``sr_models.models``: a
+callable without arguments that returns the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lpips_sat import LpipsSatError
+
+GROUP = "sr_models.models"
+# Trained pipelines of this repository; they are not part of the wheel.
+CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
+MARK = "model_index.json"  # what a saved pipeline holds
+Array = npt.NDArray[np.float32]
+
+
+class Model(Protocol):
+    """What super-resolves an image."""
+
+    def upscale(self, lr: Array, scale: int) -> Array:
+        """(C, H, W) -> (C, scale H, scale W), in the same units."""
+
+
+class Bicubic:
+    """The control that knows nothing: bicubic interpolation (PyTorch's, a = -0.75)."""
+
+    def upscale(self, lr: Array, scale: int) -> Array:
+        """See `Model`."""
+        import torch
+        from torch.nn import functional as F
+
+        image = torch.from_numpy(np.ascontiguousarray(lr))[None]
+        larger = F.interpolate(image, scale_factor=scale, mode="bicubic", align_corners=False)
+        return np.asarray(larger[0])
+
+
+def names() -> dict[str, str]:
+    """Every model that `load_model` knows by name, with where it comes from."""
+    found = {"bicubic": "control"}
+    found |= {path.parent.name: "checkpoint" for path in sorted(CHECKPOINTS.glob(f"*/{MARK}"))}
+    found |= {point.name: point.value for point in entry_points(group=GROUP)}
+    return found
+
+
+def load_model(name: str | Path, *, device: str = "cpu") -> Model:
+    """A model by name, or from a folder: a saved pipeline, or a training run that has ended."""
+    folder = pipeline_folder(Path(name))
+    if folder is None:
+        folder = pipeline_folder(CHECKPOINTS / name)
+    if folder is not None:
+        return load_pipeline(folder, device)
+    if str(name) == "bicubic":
+        return Bicubic()
+    for point in entry_points(group=GROUP, name=str(name)):
+        make: Callable[[], Any] = point.load()
+        model: Model = make()
+        if not callable(getattr(model, "upscale", None)):
+            raise LpipsSatError(f"model {name!r} of {point.value} has no upscale(lr, scale)")
+        return model
+    if Path(name).is_dir():
+        raise LpipsSatError(
+            f"{name} holds no {MARK} and no pipeline/{MARK}: expected a saved pipeline, or a "
+            "training run that has ended"
+        )
+    raise LpipsSatError(
+        f"no model {str(name)!r}: expected a folder, or one of {', '.join(names())}"
+    )
+
+
+def pipeline_folder(path: Path) -> Path | None:
+    """Where the pipeline of a folder is, if it holds one."""
+    for folder in (path, path / "pipeline"):
+        if (folder / MARK).is_file():
+            return folder
+    return None
+
+
+def load_pipeline(folder: Path, device: str) -> Model:
+    """A saved pipeline on a device; a damaged one is one clear line."""
+    from .pipeline import SRPipeline
+
+    try:
+        loaded = SRPipeline.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise LpipsSatError(f"cannot load the model in {folder}: {reason}") from error
+    return loaded.to(device)

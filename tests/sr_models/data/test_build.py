@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.warp import transform as to_crs
+
+from lpips_sat import LpipsSatError
+from lpips_sat.errors import OutputExistsError, RadiometryError
+from lpips_sat.radiometry import RadiometryOptions
+from sr_models.data.build import Source, build_pairs, texture
+from sr_models.data.errors import PairError
+from tests.sr_models.data.conftest import SMALL
+
+
+def read(path):
+    with rasterio.open(path) as src:
+        return src.read(), src.transform
+
+
+@pytest.fixture
+def built(tmp_path, scene):
+    low, high, lr, hr = scene(tmp_path)
+    about = build_pairs(Source(low), Source(high), tmp_path / "pairs", layout=SMALL)
+    return (
+        tmp_path / "pairs",
+        about,
+        pd.read_parquet(tmp_path / "pairs" / "manifest.parquet"),
+        lr,
+        hr,
+    )
+
+
+# --- what is written
+
+
+def test_tiles_are_the_rasters_own_pixels_at_their_own_places(built):
+    folder, about, table, lr, hr = built
+    used = table[table["split"] != ""]
+    assert len(used) == 16
+    for tile in used.itertuples():
+        low, low_at = read(folder / tile.lr)
+        high, high_at = read(folder / tile.hr)
+        r, c = tile.row, tile.col  # HR px of the common grid, which begins at HR column 1
+        np.testing.assert_array_equal(high, hr[:, r : r + 32, c + 1 : c + 33])
+        r, c = r // 2 + 1, c // 2 + 1  # and at LR pixel (1, 1)
+        np.testing.assert_array_equal(low, lr[:, r : r + 16, c : c + 16])
+        assert (low_at.c, low_at.f) == (high_at.c, high_at.f)
+        assert (low_at.a, high_at.a) == (20, 10)
+        assert (tile.left, tile.top) == (500_000 + 20 * c, 4_200_020 - 20 * r)
+        assert (tile.right, tile.bottom) == (tile.left + 320, tile.top - 320)
+    assert about["factor"] == 2
+    assert not about["hr"]["resampled"]
+
+
+def test_what_is_said_is_what_is_there(built):
+    folder, about, table, *_ = built
+    assert json.loads((folder / "dataset.json").read_text()) == about
+    assert about["tiles"] == table[table["split"] != ""]["split"].value_counts().to_dict()
+    assert set(about["tiles"]) == {"train", "val", "test"}
+    assert sum(about["tiles"].values()) + sum(about["left_out"].values()) == len(table)
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    named = {*table["lr"], *table["hr"]} - {""}
+    assert files == named | {"dataset.json", "manifest.parquet", "preview.png"}
+    assert (table["reliability"] > 0.9).all()  # the same content
+    assert table[["shift_x", "shift_y"]].abs().median().max() <= 0.06
+
+
+def test_bands_are_paired_by_name_whatever_their_order(tmp_path, scene):
+    low, high, lr, hr = scene(tmp_path, bands=("B04", "B03"), hr_bands=("B08", "B03", "B04"))
+    about = build_pairs(Source(low), Source(high), tmp_path / "pairs", layout=SMALL)
+    assert about["lr"]["bands"] == about["hr"]["bands"] == ["B03", "B04"]
+    tile = pd.read_parquet(tmp_path / "pairs" / "manifest.parquet").iloc[0]
+    np.testing.assert_array_equal(read(tmp_path / "pairs" / tile.hr)[0], hr[1:, :32, 1:33])
+    np.testing.assert_array_equal(read(tmp_path / "pairs" / tile.lr)[0], lr[::-1, 1:17, 1:17])
+
+
+def test_untextured_tiles_train_nothing_and_are_reported_apart(tmp_path, scene, raster):
+    low, high, _, hr = scene(tmp_path)
+    hr[:, 80:] = 0.03  # open water
+    raster(high, hr, Affine(10, 0, 500_010, 0, -10, 4_200_000))
+    build_pairs(Source(low), Source(high), tmp_path / "pairs", layout=SMALL)
+    table = pd.read_parquet(tmp_path / "pairs" / "manifest.parquet")
+    water = table["row"] >= 80
+    assert set(table.loc[water, "split"]) == {"test_untextured"}
+    assert set(table.loc[~water, "split"]) == {"train", "val", "test"}
+
+
+def test_nodata_and_the_mask_leave_tiles_out(tmp_path, scene, raster):
+    low, high, _, hr = scene(tmp_path)
+    hr[0, 5, 5] = -9  # in the first tile
+    raster(high, hr, Affine(10, 0, 500_010, 0, -10, 4_200_000), nodata=-9)
+    clear = np.ones((1, 70, 70), np.uint8)
+    clear[0, :, 45:] = 0  # a mask of 30 m pixels, on a grid of its own
+    mask = raster(tmp_path / "mask.tif", clear, Affine(30, 0, 499_900, 0, -30, 4_200_100))
+    build_pairs(Source(low), Source(high), tmp_path / "pairs", mask=mask, layout=SMALL)
+    table = pd.read_parquet(tmp_path / "pairs" / "manifest.parquet")
+    cloudy = table["right"] > 499_900 + 45 * 30
+    assert cloudy.any()
+    assert (table["left_out"] == "invalid").equals(cloudy | (table["id"] == "r00000_c00000"))
+    assert table["valid"].iloc[0] == pytest.approx(1023 / 1024)
+
+
+def test_another_crs_and_pixel_size_are_warped_without_a_shift(tmp_path, raster):
+    # both sensors see the same smooth function of place; HR in the next UTM zone with 6 m pixels,
+    # LR / 3 = 6.667 m
+    def ground(x, y):
+        return 0.3 + 0.1 * np.sin(x / 130) + 0.1 * np.cos(y / 170)
+
+    def seen(crs, origin, gsd, size):
+        rows, columns = np.mgrid[:size, :size] + 0.5
+        x, y = (origin[0] + columns * gsd).ravel(), (origin[1] - rows * gsd).ravel()
+        x, y = (np.array(v) for v in to_crs(crs, "EPSG:32618", x, y))
+        values = ground(x - 230_000, y - 4_200_000).reshape(1, size, size).astype(np.float32)
+        transform = Affine(gsd, 0, origin[0], 0, -gsd, origin[1])
+        return raster(tmp_path / f"{gsd}.tif", values, transform, crs=crs)
+
+    (x,), (y,) = to_crs("EPSG:32618", "EPSG:32617", [229_900], [4_200_300])
+    low = seen("EPSG:32618", (230_000, 4_200_000), 20, 40)
+    high = seen("EPSG:32617", (x, y), 6, 220)
+    layout = SMALL.__class__(tile=48, block=1, margin=12, min_texture=0)
+    about = build_pairs(Source(low), Source(high), tmp_path / "pairs", layout=layout)
+    assert about["factor"] == 3
+    assert about["hr"]["resampled"]
+    table = pd.read_parquet(tmp_path / "pairs" / "manifest.parquet")
+    used = table[table["split"] != ""]
+    assert len(used) == 4
+    for tile in used.itertuples():
+        hr, at = read(tmp_path / "pairs" / tile.hr)
+        rows, columns = np.mgrid[:48, :48] + 0.5
+        expected = ground(at.c + columns * at.a - 230_000, at.f + rows * at.e - 4_200_000)
+        np.testing.assert_allclose(hr[0], expected, atol=3e-4)
+        # a shift (y, x) in pixels would show as a difference along the gradient
+        gradient = np.stack([g.ravel() for g in np.gradient(expected)], axis=1)
+        shift = np.linalg.lstsq(gradient, (hr[0] - expected).ravel(), rcond=None)[0]
+        assert np.abs(shift).max() < 0.005
+
+
+# --- what is measured
+
+
+def test_a_known_shift_of_lr_is_recorded_in_lr_pixels(tmp_path, scene, raster):
+    low, high, lr, _ = scene(tmp_path)
+    # an LR raster whose georeference is 6 m (0.3 px) too far east and 4 m (0.2 px) too far south
+    wrong = Affine(20, 0, 500_006, 0, -20, 4_200_016)
+    raster(low, lr, wrong, bands=("B08",))
+    build_pairs(Source(low), Source(high), tmp_path / "pairs", layout=SMALL)
+    table = pd.read_parquet(tmp_path / "pairs" / "manifest.parquet")
+    assert table["shift_x"].median() == pytest.approx(0.3, abs=0.05)
+    assert table["shift_y"].median() == pytest.approx(0.2, abs=0.05)
+    assert table["reliability"].median() > 0.9
+
+
+def test_texture_is_the_rms_below_an_lr_pixel():
+    checks = np.indices((8, 8)).sum(0) % 2 * 0.2
+    assert texture(checks[None], 2) == pytest.approx(0.1)
+    assert texture(checks.repeat(2, 0).repeat(2, 1)[None], 2) == pytest.approx(0)
+
+
+# --- what is refused
+
+
+def spoil(kind, low, high, lr, hr, raster):
+    """Make of a good scene one that cannot be used; return what to hand to build_pairs."""
+    at = Affine(10, 0, 500_010, 0, -10, 4_200_000)
+    if kind == "apart":
+        raster(high, hr, Affine(10, 0, 550_010, 0, -10, 4_200_000))
+    elif kind == "no crs":
+        raster(high, hr, at, crs=None)
+    elif kind == "same size":
+        raster(high, hr, Affine(20, 0, 500_010, 0, -20, 4_200_000))
+    elif kind == "clouds":
+        raster(high, np.full_like(hr, np.nan), at)
+    elif kind == "no name":
+        raster(high, hr, at, bands=(None,))
+    elif kind == "no band in common":
+        raster(high, hr, at, bands=("B03",))
+    elif kind == "dn":
+        raster(high, (hr * 1e4).astype(np.uint16), at)
+    return (Source(high), Source(low)) if kind == "swapped" else (Source(low), Source(high))
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        ("apart", PairError, r"lr.tif and hr.tif do not overlap"),
+        ("no crs", PairError, r"hr.tif has no CRS.*--crs EPSG:CODE"),
+        ("swapped", PairError, r"hr.tif has finer pixels \(10\) than lr.tif \(20\): swap"),
+        ("same size", PairError, "about the same pixel size"),
+        ("clouds", PairError, r"none of 16 tiles of 32 px is valid.*the best has 0.0%"),
+        ("no name", RadiometryError, "--bands"),
+        ("no band in common", PairError, r"lr.tif has B08, hr.tif has B03.*--hr-bands"),
+        ("dn", RadiometryError, "without a declared scale"),
+    ],
+)
+def test_a_scene_that_makes_no_pairs_is_one_clear_line_and_leaves_nothing(
+    tmp_path, scene, raster, kind, error, message
+):
+    (tmp_path / "in").mkdir()
+    sources = spoil(kind, *scene(tmp_path / "in"), raster)
+    with pytest.raises(error, match=message) as raised:
+        build_pairs(*sources, tmp_path / "pairs", layout=SMALL)
+    assert "\n" not in str(raised.value)
+    assert isinstance(raised.value, LpipsSatError)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_values_far_from_reflectance_are_refused(tmp_path, scene):
+    low, high, *_ = scene(tmp_path)
+    wrong = Source(high, RadiometryOptions(scale=100.0, offset=0.0))
+    with pytest.raises(RadiometryError, match="reflectance outside"):
+        build_pairs(Source(low), wrong, tmp_path / "pairs", layout=SMALL)
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_a_folder_is_replaced_only_when_asked_and_only_if_it_is_a_set(built, tmp_path):
+    folder = built[0]
+    sources = Source(tmp_path / "lr.tif"), Source(tmp_path / "hr.tif")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        build_pairs(*sources, folder, layout=SMALL)
+    (folder / "old").touch()
+    build_pairs(*sources, folder, layout=SMALL, overwrite=True)
+    assert not (folder / "old").exists()
+    mine = tmp_path / "thesis"
+    mine.mkdir()
+    with pytest.raises(OutputExistsError, match=r"holds no dataset.json"):
+        build_pairs(*sources, mine, layout=SMALL, overwrite=True)
+    assert mine.is_dir()
