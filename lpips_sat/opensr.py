@@ -106,8 +106,8 @@ def _sums(
 ) -> Tensor:
     """Float64 (N, 2K): for each score, the sum over blocks times their valid pixels; the latter.
 
-    number: K; lr: (N, C, H / f, W / f), NaN where invalid. A block less than 64 px wide or high adds nothing.
-    Adds up over tiles that are whole blocks.
+    number: K; lr: (N, C, H / f, W / f), NaN where invalid. A block less than 64 px wide or high
+    adds nothing. Adds up over tiles that are whole blocks.
     """
     factor = check_factor(pred, lr)
     if not as_valid(core, pred, name="core").all():
