@@ -81,14 +81,14 @@ def throughput_table() -> str:
             for peer in ("LPIPS-alex", "LPIPS-vgg")
         )
         lines.append(f"| {shape} | {ours} | {ratios} |")
-    memory = found["forward_peak_megabytes"]
     score = found["score"]
-    lines.append("")
-    lines.append(
-        f"Peak memory of a forward pass of {memory['pixels'] / 1e6:.1f} Mpx: "
-        + ", ".join(f"{name} {value} MB" for name, value in memory.items() if name != "pixels")
-        + "."
-    )
+    if memory := found.get("forward_peak_megabytes"):  # not in results of the first release
+        lines.append("")
+        lines.append(
+            f"Peak memory of a forward pass of {memory['pixels'] / 1e6:.1f} Mpx: "
+            + ", ".join(f"{name} {value} MB" for name, value in memory.items() if name != "pixels")
+            + "."
+        )
     lines.append("")
     lines.append(
         f"`lpips-sat score` on {score['pixels'] / 1e6:.0f} Mpx x {score['bands']} bands, "
@@ -192,7 +192,7 @@ BLOCKS = {
     "agreement": agreement_table,
     "provenance": provenance_table,
     "throughput": throughput_table,
-    "scene": scene_table,
+    "scene": evidence_page.or_pending(scene_table),
     "knn": knn_sentence,
     "unseen": unseen_sentence,
     "groups": group_table,

@@ -6,6 +6,7 @@ around each tile, where the image goes on, the sums of disjoint cores add up to 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,11 @@ class ImageMetric(Metric):
         for state in ("total", "count", "undefined"):
             zero = torch.zeros((), dtype=torch.float64)
             self.add_state(state, default=zero, dist_reduce_fx="sum")
+        # MetricCollection merges metrics whose states are equal after one batch, as those of two
+        # metrics are that both score 0: a state that tells them apart prevents it.
+        told = zlib.crc32(repr((metric.name, dict(metric.settings))).encode())
+        mark = torch.tensor(float(told), dtype=torch.float64)
+        self.add_state("mark", default=mark, dist_reduce_fx="max")
 
     def update(self, pred: Tensor, ref: Tensor, valid: Tensor | None = None) -> None:
         """Add the score of each image of two batches (N, C, H, W)."""

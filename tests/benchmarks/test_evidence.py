@@ -166,13 +166,13 @@ def test_a_seed_trains_one_network_and_the_perceptual_term_changes_it(script, ch
 
 def test_the_weight_is_the_largest_that_costs_little_enough(script, chips, monkeypatch):
     loss = script("loss")
-    cost = {0.0: 0.0, 0.03: 0.5, 0.01: 0.1, 0.003: 0.0}
+    cost = {0.0: 0.0, 0.003: 0.5, 0.001: 0.1, 0.0003: 0.0}
     monkeypatch.setattr(loss, "train", lambda settings, chips, weight, seed: cost[weight])
     monkeypatch.setattr(loss, "restore", lambda network, ref: network)
     monkeypatch.setattr(loss, "psnr", lambda cost, ref, data_range: torch.tensor([30 - cost]))
     weight, tuning = loss.choose(loss.Settings(tuning_chips=2), chips)
-    assert weight == 0.01
-    assert set(tuning["psnr"]) == {"0.0", "0.03", "0.01"}  # the smaller one is not trained
+    assert weight == 0.001
+    assert set(tuning["psnr"]) == {"0.0", "0.003", "0.001"}  # the smaller one is not trained
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ import pytest
 
 from lpips_sat import LpipsSatError, cli
 
-COMMANDS = ["calibrate", "compare", "info", "pretrain", "sample", "score"]
+COMMANDS = [
+    *("annotate", "calibrate", "compare", "info", "pretrain", "report", "sample", "score"),
+    *("study", "validate"),
+]
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ def mindgap():
 def pairs(textured, tmp_path_factory):
     """A small set: LR is B8A at 20 m, HR is B08 at 10 m."""
     folder = tmp_path_factory.mktemp("set")
-    hr = textured(1, 160, 160, seed=4).astype(np.float32)
-    lr = hr.reshape(1, 80, 2, 80, 2).mean((2, 4))
+    hr = textured(1, 320, 320, seed=4).astype(np.float32)
+    lr = hr.reshape(1, 160, 2, 160, 2).mean((2, 4))
     sources = []
     for band, image, gsd in (("B8A", lr, 20), ("B08", hr, 10)):
         _, height, width = image.shape
@@ -38,7 +38,7 @@ def pairs(textured, tmp_path_factory):
             dst.descriptions = (band,)
             dst.write(image)
         sources.append(Source(folder / f"{band}.tif", bands=(band,)))
-    layout = Layout(tile=16, block=1, margin=8, min_texture=1e-4)
+    layout = Layout(tile=32, block=1, margin=16, min_texture=1e-4)
     build_pairs(*sources, folder / "pairs", layout=layout, sun_zenith=40)
     return folder / "pairs"
 
