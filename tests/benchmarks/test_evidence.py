@@ -125,7 +125,7 @@ def test_ladders_of_a_squared_error_rise_for_noise_and_the_failed_are_named(
 def test_a_shift_by_whole_pixels_moves_each_chip_by_its_length(script, chips):
     curves = script("curves")
     clean = chips / np.float32(255)
-    assert np.array_equal(curves.shifted(clean, 0.0), clean)
+    np.testing.assert_allclose(curves.shifted(clean, 0.0), clean, atol=2e-4)  # a spline's rounding
     angles = np.random.default_rng(1).uniform(0, 2 * np.pi, len(clean))
     i = int(np.argmin(np.abs(np.cos(angles))))  # the one that moves nearly along a column
     angles = angles[i : i + 1]
