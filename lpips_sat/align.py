@@ -112,6 +112,8 @@ def _window_shift(pair: RasterPair, row: int, col: int) -> Shift:
     grey = [
         (image * weight[:, None, None]).sum(dim=1, keepdim=True) for image in (tile.pred, tile.ref)
     ]
+    if not all(image[tile.valid].isfinite().all() for image in grey):
+        return Shift(0.0, 0.0, 0.0)  # values too large to compare
     return estimate_shift(*grey, valid=tile.valid)
 
 

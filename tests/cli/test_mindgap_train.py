@@ -59,7 +59,7 @@ def test_a_model_is_trained_and_used(mindgap, pairs, tmp_path, regime):
     used = mindgap("sr", pairs.parent / "B8A.tif", out, "--model", run)
     assert used.exit_code == 0, used.output
     with rasterio.open(out) as src:
-        assert (src.shape, src.res, src.descriptions) == ((160, 160), (10, 10), ("B08",))
+        assert (src.shape, src.res, src.descriptions) == ((320, 320), (10, 10), ("B08",))
     other = mindgap(*args, "--set", "steps=3")
     assert other.exit_code == 1
     assert "another config" in other.stderr
