@@ -83,6 +83,37 @@ def bootstrap(
     return Interval(float(value), float(low), float(high), len(index), len(names))
 
 
+def bootstrap_crossed(
+    values: NDArray[Any],
+    clusters: Sequence[Any] | NDArray[Any],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Mean of ``values`` (S, n), n images under S trainings, resampling clusters, then trainings.
+
+    Percentile bootstrap of two crossed factors: every resample draws whole ``clusters`` (n,) of
+    images and, independently, rows (Owen 2007, "The pigeonhole bootstrap",
+    doi:10.1214/07-AOAS122). With one row only the clusters are resampled: the interval then says
+    nothing about other trainings. `Interval.count` is S n.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 2 or not data.size or np.isnan(data).any():
+        raise MetricInputError(f"expected scores (S, n) without NaN, got shape {data.shape}")
+    index = _cluster_index(clusters, data.shape[1])
+    counts = np.bincount(index)
+    sums = np.stack([np.bincount(index, weights=row) for row in data])
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for i in range(resamples):
+        columns = rng.integers(len(counts), size=len(counts))
+        rows = rng.integers(len(data), size=len(data))
+        means[i] = sums[np.ix_(rows, columns)].sum() / (len(rows) * counts[columns].sum())
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(data.mean()), float(low), float(high), data.size, len(counts))
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a column of scores amounts to.

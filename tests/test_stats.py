@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lpips_sat.errors import MetricInputError
-from lpips_sat.stats import bootstrap_mean, paired_differences, summarise
+from lpips_sat.stats import bootstrap_crossed, bootstrap_mean, paired_differences, summarise
 
 
 def clustered(
@@ -208,3 +208,37 @@ def test_differences_of_nothing_or_with_nan_are_errors():
     for values in (np.empty((0, 2)), np.array([[1.0, nan]]), np.ones(3)):
         with pytest.raises(MetricInputError, match="scores"):
             paired_differences(values)
+
+
+def test_crossed_bootstrap_of_one_training_is_the_clustered_bootstrap():
+    rng = np.random.default_rng(0)
+    values, clusters = rng.normal(size=60), np.repeat(np.arange(12), 5)
+    one = bootstrap_crossed(values[None], clusters, resamples=4000)
+    other = bootstrap_mean(values, clusters, resamples=4000)
+    assert (one.mean, one.count, one.clusters) == (other.mean, 60, 12)
+    assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.02)
+
+
+def test_crossed_bootstrap_knows_the_spread_between_trainings():
+    clusters = np.repeat(np.arange(10), 3)
+    trainings = np.array([-1.0, 0.0, 1.0])[:, None] + np.zeros((3, 30))
+    found = bootstrap_crossed(trainings, clusters, resamples=4000)
+    # means of 3 draws of -1, 0, 1: -1 has probability 1 / 27 = 0.037, beyond the 0.025 quantile
+    assert (found.mean, found.low, found.high) == (0, -1, 1)
+
+
+def test_crossed_bootstrap_covers_the_true_mean():
+    rng, hits = np.random.default_rng(1), 0
+    for trial in range(200):
+        blocks, seeds = rng.normal(size=12), rng.normal(size=12)
+        values = seeds[:, None] + np.repeat(blocks, 4) + 0.1 * rng.normal(size=(12, 48))
+        found = bootstrap_crossed(values, np.repeat(np.arange(12), 4), resamples=300, seed=trial)
+        hits += found.low <= 0 <= found.high
+    assert 0.88 <= hits / 200 <= 1
+
+
+def test_crossed_bootstrap_refuses_a_row_and_nan():
+    with pytest.raises(MetricInputError, match=r"expected scores \(S, n\)"):
+        bootstrap_crossed(np.zeros(3), [0, 1, 2])
+    with pytest.raises(MetricInputError, match="without NaN"):
+        bootstrap_crossed(np.full((1, 3), np.nan), [0, 1, 2])

@@ -1,0 +1,95 @@
+"""The table of the experiment: one row per model, case, seed, patch and metric, in Parquet.
+
+Everything the numbers depend on travels with them as one JSON object, under the key ``mindgap`` of
+the Parquet schema: versions, the set and its sizes, seeds, hyper-parameters, hashes of weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lpips_sat.errors import ResultsError
+from lpips_sat.outputs import StrPath, check_output, whole_file
+
+KEY = "mindgap"
+# Columns with Arrow's names of their types.
+COLUMNS = {
+    "model": "string",  # such as "sr3", or a control: "bicubic"
+    "case": "string",  # "I" to "IV", see sr_models.cases
+    "seed": "int64",  # of the training; 0 for what was not trained here
+    "estimate": "string",  # "sample": one sample; "mean": the mean of several
+    "split": "string",  # "test", or "test_untextured", which is reported apart
+    "patch": "string",  # the tile of the set
+    "block": "string",  # the cluster: patches of one block are not independent
+    "metric": "string",
+    "value": "float64",  # null where it is not defined
+}
+
+
+@dataclass(frozen=True)
+class CaseResults:
+    """A table with the columns `COLUMNS`, and its provenance.
+
+    provenance: under "metrics" each metric's `unit` and `higher_is_better`; the rest is what the
+    module says.
+    """
+
+    table: pd.DataFrame
+    provenance: dict[str, Any]
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[dict[str, Any]], provenance: dict[str, Any]) -> CaseResults:
+        """Make a table of rows that have every column."""
+        import pyarrow as pa
+
+        return cls(pa.Table.from_pylist(list(rows), _schema()).to_pandas(), provenance)
+
+
+def write_case_results(results: CaseResults, path: StrPath, *, overwrite: bool = False) -> None:
+    """Write a table to a Parquet file, whole or not at all."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if Path(path).suffix.lower() != ".parquet":
+        raise ResultsError(f"{path}: expected a name that ends in .parquet")
+    check_output(path, overwrite=overwrite)
+    table = pa.Table.from_pandas(results.table, _schema(), preserve_index=False)
+    metadata = {KEY: json.dumps(results.provenance)}
+    with whole_file(path, overwrite=overwrite) as part:
+        parquet.write_table(table.replace_schema_metadata(metadata), part)
+
+
+def read_case_results(path: StrPath) -> CaseResults:
+    """Read a table that `write_case_results` wrote.
+
+    Raises:
+        ResultsError: the file is missing, damaged, or not such a table.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if not Path(path).is_file():
+        raise ResultsError(f"{path}: no such file; `mindgap evaluate` makes it")
+    try:
+        table = parquet.read_table(path)
+        provenance = json.loads((table.schema.metadata or {})[KEY.encode()])
+        frame = table.select(list(COLUMNS)).cast(_schema()).to_pandas()
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ResultsError(
+            f"{path} is not a table of the experiment, or it is damaged ({reason}): expected what "
+            "`mindgap evaluate` writes"
+        ) from error
+    return CaseResults(frame, provenance)
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])

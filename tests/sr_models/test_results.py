@@ -1,0 +1,50 @@
+import math
+
+import pytest
+
+from lpips_sat.errors import OutputExistsError, ResultsError
+from sr_models.results import CaseResults, read_case_results, write_case_results
+
+ROW = {
+    "model": "sr3",
+    "case": "II",
+    "seed": 1,
+    "estimate": "sample",
+    "split": "test",
+    "patch": "r0_c0",
+    "block": "0-0",
+    "metric": "psnr",
+    "value": 31.5,
+}
+ABOUT = {"metrics": {"psnr": {"unit": "dB", "higher_is_better": True}}, "seeds": [1]}
+
+
+def test_a_table_comes_back_as_it_was_with_its_provenance(tmp_path):
+    path = tmp_path / "r.parquet"
+    table = CaseResults.from_rows([ROW, ROW | {"metric": "x", "value": math.nan}], ABOUT)
+    write_case_results(table, path)
+    back = read_case_results(path)
+    assert back.provenance == ABOUT
+    assert back.table.iloc[0].to_dict() == ROW
+    assert math.isnan(back.table["value"][1])
+
+
+def test_nothing_is_overwritten_unasked(tmp_path):
+    path = tmp_path / "r.parquet"
+    path.write_bytes(b"mine")
+    with pytest.raises(OutputExistsError):
+        write_case_results(CaseResults.from_rows([ROW], ABOUT), path)
+    assert path.read_bytes() == b"mine"
+
+
+def test_other_names_missing_files_and_other_tables_are_refused(tmp_path):
+    with pytest.raises(ResultsError, match=r"ends in \.parquet"):
+        write_case_results(CaseResults.from_rows([ROW], ABOUT), tmp_path / "r.csv")
+    with pytest.raises(ResultsError, match="no such file"):
+        read_case_results(tmp_path / "r.parquet")
+    (tmp_path / "r.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ResultsError, match="damaged"):
+        read_case_results(tmp_path / "r.parquet")
+    CaseResults.from_rows([ROW], ABOUT).table.to_parquet(tmp_path / "plain.parquet")
+    with pytest.raises(ResultsError, match="not a table of the experiment"):
+        read_case_results(tmp_path / "plain.parquet")
