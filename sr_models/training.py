@@ -32,7 +32,7 @@ from .network import build_unet, denoise
 from .pipeline import SRPipeline
 from .profiles import Profile, TrainConfig
 
-VALIDATION_ITEMS = 16  # first pairs of the validation set that a run is watched on
+VALIDATION_ITEMS = 8  # first pairs of the validation set that a run is watched on
 Item = Mapping[str, Any]
 Report = Callable[[int, dict[str, float]], None]
 
@@ -297,11 +297,16 @@ def _at_intervals(
     """Look at the validation set, and write a checkpoint, whenever it is time."""
     config = trainer.config
     last = step + 1 == config.steps
-    if validation is not None and ((step + 1) % config.validate_every == 0 or last):
+    if validation is not None and step + 1 in look_steps(config.steps, config.looks):
         with trainer.averaged() as pipeline:
             log.validation(step, *validate(pipeline, validation))
     if (step + 1) % config.checkpoint_every == 0 or last:
         runs.checkpoint(out, step + 1, *trainer.parts)
+
+
+def look_steps(steps: int, looks: int) -> list[int]:
+    """After how many steps the validation set is looked at: the squares of even parts of a run."""
+    return sorted({math.ceil(steps * (k / looks) ** 2) for k in range(1, looks + 1)})
 
 
 def validate(pipeline: SRPipeline, pairs: Pairs) -> tuple[float, float]:
