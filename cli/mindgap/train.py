@@ -50,7 +50,7 @@ def assignment(text: str) -> tuple[str, Any]:
     show_default=True,
     help="Minutes on a CPU, or as the papers do it.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/SET-MODEL-....")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default in runs/.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides everything random.")
 @click.option("--device", help="cpu, or leave it to accelerate: the GPU where there is one.")
 @click.option(
