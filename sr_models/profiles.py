@@ -46,7 +46,7 @@ class TrainConfig:
     precision: str = "no"
     seed: int = 0
     checkpoint_every: int = 500
-    looks: int = 7
+    looks: int = 6
     workers: int = 0
 
     def __post_init__(self) -> None:

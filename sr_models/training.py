@@ -27,6 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lpips_sat import LPIPSSat, LpipsSatError
 from lpips_sat.backbones import runs
 
+from .cards import training_card
 from .gan import Adversary, Discriminator
 from .network import build_unet, denoise
 from .pipeline import SRPipeline
@@ -240,13 +241,15 @@ def train(
     lr_bands: Sequence[str] | None = None,
     validation: Pairs | None = None,
     device: str | None = None,
+    about: Mapping[str, Any] | None = None,
     report: Report = lambda step, logs: None,
 ) -> Path:
     """Train a model in the folder `out`, or go on with what it holds; returns `out/pipeline`.
 
     pairs: what is learned from, see `Pairs`; bands: names of the channels of HR; lr_bands: of LR,
     if they differ; validation: pairs on which the averaged network is watched by PSNR; device:
-    "cpu" or None, which takes what `accelerate launch` or the machine offers. A folder begun with
+    "cpu" or None, which takes what `accelerate launch` or the machine offers; about: what the
+    model's card shall say of the pairs, such as the name of the set and the regime. A folder begun with
     another profile or other pairs is refused. A loss that is no number stops the run with the last
     good state kept.
     """
@@ -286,6 +289,7 @@ def train(
                 _at_intervals(trainer, out, step, validation, log)
     if accelerator.is_main_process:
         with trainer.averaged() as pipeline:
+            pipeline.register_to_config(card=training_card(out, about or {}))
             pipeline.save_pretrained(out / "pipeline")
     accelerator.wait_for_everyone()
     return out / "pipeline"

@@ -102,6 +102,7 @@ def train(
             lr_bands=pairs.about["lr"]["bands"],
             validation=held_out,
             device=device,
+            about={"set": data.resolve().name, "regime": regime, "degradation": degradation},
             report=report,
         )
     click.echo(json.dumps({"run": str(folder), "pipeline": str(pipeline)}))
