@@ -1,7 +1,7 @@
 """Cards: what is known about a trained model, kept inside its pipeline.
 
-A card says what a model learned from and how (data, regime, steps, seed, settings), how its training
-went (the curve on the validation pairs), and which weights it speaks of (sha256).
+A card says what a model learned from and how (data, regime, steps, seed, settings), how its
+training went (the curve on the validation pairs), and which weights it speaks of (sha256).
 """
 
 from __future__ import annotations

@@ -249,9 +249,9 @@ def train(
     pairs: what is learned from, see `Pairs`; bands: names of the channels of HR; lr_bands: of LR,
     if they differ; validation: pairs on which the averaged network is watched by PSNR; device:
     "cpu" or None, which takes what `accelerate launch` or the machine offers; about: what the
-    model's card shall say of the pairs, such as the name of the set and the regime. A folder begun with
-    another profile or other pairs is refused. A loss that is no number stops the run with the last
-    good state kept.
+    model's card shall say of the pairs, such as the name of the set and the regime. A folder begun
+    with another profile or other pairs is refused. A loss that is no number stops the run with the
+    last good state kept.
     """
     config, scale = profile.train, scale_of(pairs)
     accelerator = Accelerator(mixed_precision=config.precision, cpu=device == "cpu")

@@ -24,7 +24,7 @@ def test_a_run_ends_with_a_card_of_what_it_learned_from_and_how(tiny, toy, tmp_p
     )
     card = cards.read_card(folder)
     assert (card["set"], card["model"], card["profile"]) == ("toy", "flow", "small")
-    assert card["train"]["steps"] == 4 and card["train"]["seed"] == 5
+    assert (card["train"]["steps"], card["train"]["seed"]) == (4, 5)
     assert [row[0] for row in card["curve"]] == [1, 4]
     assert card["pairs"] == json.loads((tmp_path / "config.json").read_text())["start"]["pairs"]
     assert SRPipeline.from_pretrained(folder).config.card["set"] == "toy"
@@ -49,7 +49,7 @@ def test_changed_weights_are_refused(pipeline, tmp_path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(LpipsSatError, match="not those of their card .* get it again"):
+    with pytest.raises(LpipsSatError, match=r"not those of their card .* get it again"):
         load_model(tmp_path / "it")
 
 
