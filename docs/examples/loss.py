@@ -1,8 +1,8 @@
 # %% [markdown]
 # # LPIPS-Sat as a loss
 #
-# A small network learns x2 super-resolution from the embedded Sentinel-2 scene, by L1 and by L1
-# with a little LPIPS-Sat. LPIPS-Sat is differentiable, frozen and independent of the batch, so it is
+# A small network learns x2 super-resolution from the embedded Sentinel-2 scene, by L1 alone and by
+# L1 with a little LPIPS-Sat, which is differentiable, frozen and independent of the batch, and so
 # called like any loss. `pip install 'lpips-sat[sample]'`.
 
 # %%
