@@ -132,11 +132,11 @@ def _write_choices(folder: Path, study: Study, votes: pd.DataFrame) -> None:
     trials = trials[(trials["task"] == "2afc") & (trials["role"] == "main")]
     trials[TRIAL_COLUMNS].to_csv(folder / "trials.csv", index=False)
     votes.sort_values(["id", "rater"])[VOTE_COLUMNS].to_csv(folder / "votes.csv", index=False)
-    stacks = {
-        side: np.stack([study.image(int(trial), side) for trial in trials["id"]])
+    ref, a, b = (
+        np.stack([study.image(int(trial), side) for trial in trials["id"]])
         for side in ("ref", "a", "b")
-    }
-    np.savez(folder / "images.npz", **stacks)
+    )
+    np.savez(folder / "images.npz", ref=ref, a=a, b=b)
 
 
 def _write_jnd(folder: Path, study: Study, votes: pd.DataFrame) -> None:
@@ -145,7 +145,8 @@ def _write_jnd(folder: Path, study: Study, votes: pd.DataFrame) -> None:
         return
     for name in ("p0", "p1", "same"):
         (folder / name).mkdir(parents=True)
-    for trial, choices in votes.groupby("id")["choice"]:
+    for trial in np.unique(votes["id"]):
+        choices = votes.loc[votes["id"] == trial, "choice"]
         for name, side in (("p0", "ref"), ("p1", "a")):
             picture = Picture.fromarray(study.image(int(trial), side))
             picture.save(folder / name / f"{trial:06d}.png")
