@@ -24,6 +24,7 @@ PAGES = (
     "docs/scoring.md",
     "docs/evidence.md",
     "docs/annotate.md",
+    "docs/robustness.md",
 )
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -186,7 +187,21 @@ def rebuild_table() -> str:
     return "\n".join(lines)
 
 
+def faults_table() -> str:
+    found = json.loads((RESULTS / "faults.json").read_text())["faults"]
+    lines = ["| fault | exit code | what is said |", "|---|---|---|"]
+    for program, rows in found.items():
+        for fault, row in rows.items():
+            said = row["said"].split("Error: ")[-1]
+            said = said.replace("|", "\\|").replace("\n", "<br>")
+            lines.append(
+                f"| `{program} {row['command'].split()[0]}`: {fault} | {row['exit_code']} | {said} |"
+            )
+    return "\n".join(lines)
+
+
 BLOCKS = {
+    "faults": faults_table,
     "study": study_table,
     "rebuild": rebuild_table,
     "agreement": agreement_table,

@@ -34,6 +34,7 @@ def report() -> ModuleType:
         ("docs/scoring.md", "scene"),
         ("docs/evidence.md", "votes"),
         ("docs/annotate.md", "rebuild"),
+        ("docs/robustness.md", "faults"),
     ],
 )
 def test_tables_are_those_of_the_result_files(report, page, block):
