@@ -192,11 +192,9 @@ def faults_table() -> str:
     lines = ["| fault | exit code | what is said |", "|---|---|---|"]
     for program, rows in found.items():
         for fault, row in rows.items():
-            said = row["said"].split("Error: ")[-1]
-            said = said.replace("|", "\\|").replace("\n", "<br>")
-            lines.append(
-                f"| `{program} {row['command'].split()[0]}`: {fault} | {row['exit_code']} | {said} |"
-            )
+            command, code = row["command"].split()[0], row["exit_code"]
+            said = row["said"].split("Error: ")[-1].replace("|", "\\|").replace("\n", "<br>")
+            lines.append(f"| `{program} {command}`: {fault} | {code} | {said} |")
     return "\n".join(lines)
 
 
