@@ -134,7 +134,7 @@ def scene_table() -> str:
         f"{reading['cheap_metrics_seconds_without']:.1f} s with MAE, PSNR and SAM, "
         f"{reading['default_suite_seconds']:.1f} s instead of "
         f"{reading['default_suite_seconds_without']:.1f} s with the default suite. "
-        f"CPU time per megapixel on the same tile: {per_megapixel}.",
+        f"CPU time per megapixel on the same tiles: {per_megapixel}.",
         "",
         f"Torch {found['torch']}, {found['cores']} cores shared with other programs (load "
         f"{min(load):.0f} to {max(load):.0f}), so that wall times are too long by that much.",

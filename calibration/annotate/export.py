@@ -47,9 +47,8 @@ def export_study(study: Study, out: Path, *, overwrite: bool = False) -> dict[st
     table["excluded"] = table["rater"].map(excluded)
     counted = table[(table["role"] == "main") & (table["excluded"] == "")]
     if counted.empty:
-        raise StudyError(
-            "no vote to export yet: " + ("all raters are excluded" if len(table) else "none is in")
-        )
+        why = [f"{row.rater} {row.excluded}" for row in judged if row.excluded]
+        raise StudyError(f"no vote to export yet: {'; '.join(why) or 'none is in'}")
     card = make_card(study, table, judged, counted)
     with whole_folder(out, mark=CARD_FILE, overwrite=overwrite) as folder:
         _write_records(folder, table)
