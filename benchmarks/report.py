@@ -142,6 +142,17 @@ def scene_table() -> str:
     return "\n".join(lines)
 
 
+def raters_sentence() -> str:
+    found = json.loads((RESULTS / "raters.json").read_text())
+    return (
+        f"{found['raters']} raters at once, {found['votes']} votes, {found['cores']} cores, of "
+        f"which other programs took {found['cpu_of_others']:.0%}: no vote lost or doubled. A vote "
+        f"is durable after {found['median_milliseconds']:.0f} ms (median; "
+        f"{found['p99_milliseconds']:.0f} ms for 99 in 100) and costs the server "
+        f"{found['server_cpu_milliseconds_per_vote']:.0f} ms of CPU time with its pictures."
+    )
+
+
 def knn_sentence() -> str:
     found = json.loads((RESULTS / "knn.json").read_text())
     shares = [f"{100 * share:.1f} % with {name}" for name, share in found["accuracy"].items()]
@@ -206,6 +217,7 @@ BLOCKS = {
     "provenance": provenance_table,
     "throughput": throughput_table,
     "scene": evidence_page.or_pending(scene_table),
+    "raters": evidence_page.or_pending(raters_sentence),
     "knn": knn_sentence,
     "unseen": unseen_sentence,
     "groups": group_table,

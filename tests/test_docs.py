@@ -33,6 +33,7 @@ def report() -> ModuleType:
         ("docs/lpips-sat.md", "agreement"),
         ("docs/scoring.md", "scene"),
         ("docs/evidence.md", "votes"),
+        ("docs/annotate.md", "raters"),
         ("docs/annotate.md", "rebuild"),
         ("docs/robustness.md", "faults"),
     ],
