@@ -25,14 +25,14 @@ WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"  # as diffusers n
 
 
 def training_card(run: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The card of a training run; `about` says what the run's folder does not: set, regime ...
+    """The card of a training run; `about` says what the run's folder does not: data, regime ...
 
     "curve" holds (steps done, PSNR in dB of one sample, of bicubic) on the validation pairs.
     """
     config = json.loads((run / "config.json").read_text())
     card = {**about, "model": config["model"], "profile": config["name"]}
-    card |= {"train": config["train"], "pairs": config["start"]["pairs"]}
-    card |= {"curve": curve(run)}
+    card |= {key: config["train"][key] for key in ("steps", "seed")}
+    card |= {"train": config["train"], "pairs": config["start"]["pairs"], "curve": curve(run)}
     return card | {
         "versions": {name: version(name) for name in ("lpips-sat", "torch", "diffusers")}
     }
@@ -63,9 +63,12 @@ def publish(
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a saved pipeline; empty if it has none."""
-    card: dict[str, Any] = json.loads((folder / MARK).read_text()).get("card") or {}
-    return card
+    """The card of a saved pipeline, without loading its weights; empty if it has none."""
+    try:
+        index: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LpipsSatError(f"cannot read {folder / MARK}: {error}") from error
+    return dict(index.get("card") or {})
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
@@ -87,4 +90,7 @@ def check_weights(folder: Path) -> None:
 
 def sha256(folder: Path) -> str:
     """The hash of a saved pipeline's weights."""
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise LpipsSatError(f"{folder} holds no {WEIGHTS}: the pipeline is damaged, save it again")
+    return hashlib.sha256(path.read_bytes()).hexdigest()

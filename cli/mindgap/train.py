@@ -81,6 +81,7 @@ def train(
     from sr_models.data.pairs import PairDataset
     from sr_models.profiles import load_profile
     from sr_models.training import train as run
+    from sr_models.weights import about_of, set_name
 
     try:
         wanted = dict(assignment(change) for change in changes)
@@ -91,7 +92,7 @@ def train(
         PairDataset(data, split, regime, degradation=degradation, seed=seed)
         for split in ("train", "val")
     )
-    folder = out or Path("runs") / f"{data.resolve().name}-{model}-{regime}-{profile}-{seed}"
+    folder = out or Path("runs") / f"{set_name(data)}-{model}-{regime}-{profile}-{seed}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with progress(settings.train.steps) as report:
         pipeline = run(
@@ -102,7 +103,7 @@ def train(
             lr_bands=pairs.about["lr"]["bands"],
             validation=held_out,
             device=device,
-            about={"set": data.resolve().name, "regime": regime, "degradation": degradation},
+            about=about_of(data, regime, degradation),
             report=report,
         )
     click.echo(json.dumps({"run": str(folder), "pipeline": str(pipeline)}))
