@@ -1,33 +1,36 @@
-"""The gaps in a table of the experiment, attributed: a second table, that grows.
+"""Models tested with differences of the real sensor turned off: a second table, that grows.
 
-One training, or one foreign model, is a unit of work. The table is written after each, so that the
-same call goes on where one was cut short. A table of other data, settings, factors or weights is
-refused.
+`sr_models.gap` says what it amounts to. One training, or one foreign model, is a unit of work; the
+table is written after each, so that the same call goes on where one was cut short. A table of other
+data, settings, factors or weights is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from lpips_sat import LpipsSatError
 from lpips_sat.errors import ResultsError
 from lpips_sat.journal import plain_json
 
-from .contenders import Contender, Sampler
+from .contenders import Batch, Contender, Sampler
 from .curves import trainings_of
+from .data.degradation import Degradation
 from .data.factors import Factors, fit_factors
-from .data.pairs import PairDataset, read_about
+from .data.pairs import PairDataset, as_degradation, read_about
 from .evaluate import REMEDY, differences
-from .exam import Exam
+from .exam import BATCH_PIXELS, Exam
 from .foreign import foreign
-from .gap import attribute
+from .gap import STATES, SUBSETS
 from .registry import load_pipeline
 from .results import CaseResults, read_case_results, write_case_results
 from .scores import Scores
@@ -104,6 +107,65 @@ def attribute_results(
         done = CaseResults(table, done.provenance)
         write_case_results(done, out, overwrite=True)
     return done
+
+
+def attribute(
+    contender: Contender,
+    root: Path,
+    factors: Factors,
+    scores: Scores,
+    *,
+    degradation: str | Degradation = "physical",
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda patches: None,
+) -> Iterator[dict[str, Any]]:
+    """Test a model on every test patch in all `STATES`: rows without model and training.
+
+    Args:
+        contender: who super-resolves.
+        root: the set of pairs.
+        factors: of its training split, see `fit_factors`.
+        scores: the metrics.
+        degradation: how the synthetic images are made, in case I too.
+        seed: of the noise that is added; it is the same in all states.
+        advance: told the patches that are done.
+    """
+    real = PairDataset(root, TEST)
+    synthetic = PairDataset(root, TEST, "synthetic", degradation=degradation)
+    sensor = as_degradation(degradation, real.about)
+    for index, block in enumerate(real.tiles["block"]):
+        pair = real[index]
+        lr, hr = (pair[key].numpy().astype(np.float64) for key in ("lr", "hr"))
+        views = factors.views(hr, sensor, pair["id"])
+        images = [
+            factors.apply(lr, views, on=on, rng=np.random.default_rng([seed, index]))
+            for on in SUBSETS
+        ]
+        inputs = torch.from_numpy(np.stack(images).astype(np.float32))
+        inputs = torch.cat([inputs, synthetic[index]["lr"][None]])
+        for metric, values in _tested(contender, scores, inputs, pair).items():
+            for state, value in zip(STATES, values, strict=True):
+                place = {"split": TEST, "patch": pair["id"], "block": str(block)}
+                known = {"estimate": "sample", "metric": metric, "value": value}
+                yield {"case": state, **place, **known}
+        advance(1)
+
+
+def _tested(
+    contender: Contender, scores: Scores, lr: Tensor, pair: dict[str, Any]
+) -> dict[str, list[float]]:
+    """Scores of one patch whose LR image comes in N states (N, C, h, w)."""
+    hr = pair["hr"][None]
+    size = max(1, BATCH_PIXELS // hr[0, 0].numel())
+    found: dict[str, list[float]] = {}
+    for part in lr.split(size):
+        batch = Batch([pair["id"]] * len(part), part, hr.expand(len(part), -1, -1, -1))
+        guess = contender.guess(batch, 1)
+        if not guess.samples.isfinite().all():
+            raise LpipsSatError(f"values that are no numbers in the image of patch {pair['id']}")
+        for metric, values in scores(guess.samples[0], batch.hr, part).items():
+            found.setdefault(metric, []).extend(values)
+    return found
 
 
 def units_of(results: CaseResults, models: Sequence[str] = ()) -> list[Unit]:
