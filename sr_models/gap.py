@@ -91,7 +91,7 @@ class Attribution:
 def gaps(
     results: CaseResults, models: Sequence[str] = (), metrics: Sequence[str] = ()
 ) -> dict[tuple[str, str], Interval]:
-    """II - I by model and metric, paired by patch and training; none named = all there are.
+    """II - I by model and metric, paired by patch and training; none named = all that compare.
 
     Raises:
         ResultsError: the table lacks the cases I and II, or a model or metric that is named.
@@ -104,8 +104,13 @@ def gaps(
             "no model of the table was tested in the cases I and II: run `mindgap evaluate --case "
             "I --case II`"
         )
-    known = metrics or list(results.provenance["metrics"])
+    known = metrics or comparable(results)
     return {(model, metric): gap_of(results, model, metric) for model in named for metric in known}
+
+
+def comparable(results: CaseResults) -> list[str]:
+    """The metrics that mean the same in I and II: not those that are relative to the LR image."""
+    return [name for name in results.provenance["metrics"] if not name.startswith("opensr-")]
 
 
 def attributions(results: CaseResults) -> list[Attribution]:
