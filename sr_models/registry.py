@@ -7,6 +7,7 @@ callable without arguments that returns the model.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -83,6 +84,15 @@ def pipeline_folder(path: Path) -> Path | None:
         if (folder / MARK).is_file():
             return folder
     return None
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What a saved pipeline says of its weights, without loading them; empty if nothing."""
+    try:
+        about: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LpipsSatError(f"cannot read {folder / MARK}: {error}") from error
+    return dict(about.get("card") or {})
 
 
 def load_pipeline(folder: Path, device: str) -> Model:
