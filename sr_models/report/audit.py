@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -13,7 +12,7 @@ import numpy as np
 from lpips_sat.report import number
 
 from ..data.audit import Audit
-from .content import Figure, Section, Table, Text, span
+from .content import Figure, Section, Table, Text
 from .figures import WIDTH
 
 SHOWN = 10  # pairs beyond the limits that are named
@@ -52,15 +51,15 @@ def quantiles_table(audit: Audit) -> Table:
     rows = [
         [
             Text(str(row["measure"]).replace("_", " ")),
-            Text(number(row["median"]), span(row["q25"], row["q75"])),
+            Text(number(row["median"]), f"{number(row['q25'])} to {number(row['q75'])}"),
             Text(number(row["q05"])),
             Text(number(row["q95"])),
             Text(str(row["pairs"])),
         ]
         for row in found[found["textured"]].to_dict("records")
     ]
-    columns = [Text("measure"), Text("median", "quartiles"), Text("5 %"), Text("95 %"), Text("pairs")]
-    return Table("Pair by pair", columns, rows)
+    heads = (Text("median", "quartiles"), Text("5 %"), Text("95 %"), Text("pairs"))
+    return Table("Pair by pair", [Text("measure"), *heads], rows)
 
 
 def _bands(audit: Audit, band: str) -> str:
@@ -90,7 +89,7 @@ def _draw_mtf(
     axes.axhline(1, color=colours["soft"], linewidth=1)
     axes.fill_between(frequencies, low, high, color=colours["m0"], alpha=0.25, linewidth=0)
     axes.plot(frequencies, middle, color=colours["m0"], linewidth=1.5)
-    axes.set_ylim(0, max(1.2, 1.1 * float(np.nanmax(high)) if math.isfinite(np.nanmax(high)) else 0))
+    axes.set_ylim(0, max(1.2, 1.1 * float(np.nanmax(high))))
     axes.set_xlabel("cycles per LR pixel")
     axes.grid(axis="y")
     axes.tick_params(length=0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lpips_sat.report import Panel, number
-from lpips_sat.stats import Interval
+from lpips_sat.stats import Difference, Interval
 
 # How metrics are called in print; others by the names that users type.
 TITLES = {"lpips-sat": "LPIPS-Sat", "dists": "DISTS", "lpips-alex": "LPIPS (AlexNet)"} | {
@@ -24,6 +24,9 @@ class Text:
     value: str
     small: str = ""
     strong: bool = False
+
+
+NONE = Text("\N{EN DASH}")
 
 
 @dataclass(frozen=True)
@@ -75,21 +78,29 @@ class Plate:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A question, and what the numbers say to it, paragraph by paragraph."""
+
+    question: str
+    said: list[str]
+
+
+@dataclass(frozen=True)
 class Section:
     """A chapter of the report.
 
-    answers: what was found, in sentences; about: how to read it; missing: the command that makes a
-    part which was not given; more: tables that a page folds away under the words `folded`.
+    about: how to read it; missing: the command that makes a part which was not given; more: tables
+    that a page folds away under the words `folded`.
     """
 
     name: str
     title: str
     about: str = ""
-    answers: list[str] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     more: list[Table] = field(default_factory=list)
-    folded: str = ""
+    folded: str = "More"
     plates: list[Plate] = field(default_factory=list)
     missing: str = ""
 
@@ -109,26 +120,39 @@ def title_of(metric: str) -> str:
     return TITLES.get(metric, metric)
 
 
-def signed(value: float) -> str:
-    """Write a difference: `number` with its sign."""
-    return ("+" if value > 0 else "") + number(value)
+def fixed(value: float, digits: int) -> str:
+    """Write a number with so many decimals; 0 has no sign."""
+    if not math.isfinite(value):
+        return number(value)
+    text = f"{value:.{digits}f}"
+    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
-def span(low: float, high: float, write: Callable[[float], str] = number) -> str:
+def signed(value: float, digits: int) -> str:
+    """Write a difference: `fixed` with its sign."""
+    text = fixed(value, digits)
+    return f"+{text}" if value > 0 and text.strip("0.") else text
+
+
+def mean_text(found: Interval | None, digits: int) -> Text:
+    """A mean with its interval; a dash for none."""
+    if found is None:
+        return NONE
+    return Text(fixed(found.mean, digits), span(found.low, found.high, digits, fixed))
+
+
+def difference_text(found: Interval | Difference | None, digits: int) -> Text:
+    """A difference with its interval, strong if that leaves out 0; a dash for none."""
+    if found is None:
+        return NONE
+    small = span(found.low, found.high, digits, signed)
+    return Text(signed(found.mean, digits), small, found.low > 0 or found.high < 0)
+
+
+def span(low: float, high: float, digits: int, write: Callable[[float, int], str]) -> str:
     """The ends of an interval, or nothing where there is none."""
     known = math.isfinite(low) and math.isfinite(high)
-    return f"{write(low)} to {write(high)}" if known else ""
-
-
-def mean_text(found: Interval) -> Text:
-    """A mean with its interval."""
-    return Text(number(found.mean), span(found.low, found.high))
-
-
-def difference_text(found: Interval) -> Text:
-    """A difference with its interval, strong if that leaves out 0."""
-    strong = found.low > 0 or found.high < 0
-    return Text(signed(found.mean), span(found.low, found.high, signed), strong)
+    return f"{write(low, digits)} to {write(high, digits)}" if known else ""
 
 
 def in_words(text: Text) -> str:

@@ -15,10 +15,12 @@ from typing import Any
 from lpips_sat.report import palette
 from lpips_sat.stats import Interval
 
-from .content import Figure, in_words, mean_text, title_of
+from ..curves import Curve
+from .content import Figure, difference_text, in_words, title_of
+from .findings import GAP, LABELS, Parts
 from .numbers import Numbers
 
-WIDTH = 3.7  # inches, of a chart: a column of the page
+WIDTH = 3.2  # inches, of a chart: a column of the page
 ROW = 0.23  # inches, of a line in a chart of lines
 LEARNED = {"synthetic": "I: synthetic", "real": "III: real"}
 SETTINGS = {
@@ -41,17 +43,6 @@ class Mark:
     value: Interval
 
 
-@dataclass(frozen=True)
-class Line:
-    """One training: PSNR on the validation blocks (dB) at steps, and bicubic's there."""
-
-    regime: str
-    seed: int
-    steps: Sequence[float]
-    psnr: Sequence[float]
-    bicubic: float
-
-
 def gap_figure(numbers: Numbers, metric: str) -> Figure | None:
     """II - I of every model, and III - I, what training on real pairs leaves of it."""
     marks = [
@@ -64,7 +55,11 @@ def gap_figure(numbers: Numbers, metric: str) -> Figure | None:
     if not marks:
         return None
     rows = list(dict.fromkeys(mark.row for mark in marks))
-    said = [f"{m.row} {in_words(mean_text(m.value))}" for m in marks if m.series == 0]
+    said = [
+        f"{mark.row} {in_words(difference_text(mark.value, numbers.digits(metric)))}"
+        for mark in marks
+        if mark.series == 0
+    ]
     legend = ["II \N{MINUS SIGN} I", "III \N{MINUS SIGN} I"][: 1 + max(m.series for m in marks)]
     return Figure(
         f"gap-{metric}",
@@ -75,33 +70,41 @@ def gap_figure(numbers: Numbers, metric: str) -> Figure | None:
     )
 
 
-def share_figure(
-    model: str, metric: str, unit: str, shares: Mapping[str, Interval], reach: tuple[float, float]
-) -> Figure:
-    """What each factor takes of a model's gap; reach: the ends of the axis, alike for all models."""
-    said = "; ".join(f"{name} {in_words(mean_text(value))}" for name, value in shares.items())
-    return Figure(
-        f"shares-{metric}-{model}",
-        ", ".join(filter(None, (f"{model}: {title_of(metric)}", unit))),
-        f"Shares of the gap of {model} in {title_of(metric)}: {said}",
-        (WIDTH, 0.4 + ROW * len(shares)),
-        partial(_draw_bars, shares=shares, reach=reach),
-    )
+def share_figures(numbers: Numbers, metric: str, found: Mapping[str, Parts]) -> list[Figure]:
+    """What each factor takes of the gap of each model, on one axis."""
+    chosen = {m: {k: x for k, x in parts.items() if k != GAP} for m, parts in found.items()}
+    ends = [e for parts in chosen.values() for x in parts.values() for e in (x.low, x.high, x.mean)]
+    known = [0.0, *(end for end in ends if math.isfinite(end))]
+    reach = (1.08 * min(known), 1.08 * max(known))
+    figures = []
+    for model, parts in chosen.items():
+        named = {LABELS.get(name, name): value for name, value in parts.items()}
+        texts = {n: in_words(difference_text(x, numbers.digits(metric))) for n, x in named.items()}
+        said = "; ".join(f"{name} {text}" for name, text in texts.items())
+        figures.append(
+            Figure(
+                f"shares-{metric}-{model}",
+                f"{model}: {_with_unit(numbers, metric)}",
+                f"Shares of the gap of {model} in {title_of(metric)}: {said}",
+                (WIDTH, 0.4 + ROW * len(named)),
+                partial(_draw_bars, shares=named, reach=reach),
+            )
+        )
+    return figures
 
 
-def curves_figure(model: str, lines: list[Line]) -> Figure:
+def curves_figure(model: str, curves: Sequence[Curve]) -> Figure:
     """PSNR on the validation blocks while a model is trained, in both regimes."""
     said = "; ".join(
-        f"{line.regime}, seed {line.seed}: {line.psnr[-1]:.2f} dB at step {line.steps[-1]:.0f}, "
-        f"bicubic {line.bicubic:.2f} dB"
-        for line in lines
+        f"{curve.regime}, seed {curve.seed}: {curve.last:+.2f} dB to bicubic at the end"
+        for curve in curves
     )
     return Figure(
         f"curves-{model}",
-        model,
+        f"{model}: dB against steps",
         f"PSNR while {model} is trained: {said}",
-        (WIDTH, 2.4),
-        partial(_draw_curves, lines=lines),
+        (WIDTH, 2.2),
+        partial(_draw_curves, curves=curves),
     )
 
 
@@ -126,8 +129,12 @@ def _save(figure: Figure, colours: Mapping[str, str], *, title: bool = False, **
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
 
-    own = {key: colours["soft"] for key in ("xtick.color", "axes.labelcolor", "axes.edgecolor")}
-    own |= {"text.color": colours["ink"], "ytick.color": colours["ink"], "grid.color": colours["line"]}
+    own = dict.fromkeys(("xtick.color", "axes.labelcolor", "axes.edgecolor"), colours["soft"])
+    own |= {
+        "text.color": colours["ink"],
+        "ytick.color": colours["ink"],
+        "grid.color": colours["line"],
+    }
     memory = io.BytesIO()
     with rc_context({**SETTINGS, **own}):
         canvas = Canvas(figsize=figure.size, layout="constrained")
@@ -185,18 +192,16 @@ def _draw_bars(
     _rows(axes, colours, list(shares))
 
 
-def _draw_curves(axes: Any, colours: Mapping[str, str], *, lines: Sequence[Line]) -> None:
-    regimes = list(dict.fromkeys(line.regime for line in lines))
-    for place, regime in enumerate(regimes):
-        colour = colours[f"m{place}"]
-        chosen = [line for line in lines if line.regime == regime]
-        for number, line in enumerate(chosen):
+def _draw_curves(axes: Any, colours: Mapping[str, str], *, curves: Sequence[Curve]) -> None:
+    for place, regime in enumerate(LEARNED):
+        chosen = [curve for curve in curves if curve.regime == regime]
+        for number, curve in enumerate(chosen):
+            steps, psnr, bicubic = zip(*curve.rows, strict=True)
             label = None if number else LEARNED[regime]
-            axes.plot(line.steps, line.psnr, color=colour, linewidth=1.5, label=label)
-        axes.axhline(chosen[0].bicubic, color=colour, linewidth=1, linestyle=(0, (2, 2)))
-    axes.plot([], [], color=colours["soft"], linewidth=1, linestyle=(0, (2, 2)), label="bicubic")
-    axes.set_xlabel("step")
-    axes.set_ylabel("dB")
+            axes.plot(steps, psnr, color=colours[f"m{place}"], linewidth=1.3, label=label)
+            if not number:
+                axes.plot(steps, bicubic, color=colours[f"m{place}"], linewidth=1, dashes=(2, 2))
+    axes.plot([], [], color=colours["soft"], linewidth=1, dashes=(2, 2), label="bicubic")
     axes.grid(axis="y")
     axes.tick_params(length=0)
     _legend(axes, *axes.get_legend_handles_labels())

@@ -1,102 +1,140 @@
-"""What was found, in sentences with numbers: every one is made of the tables below it."""
+"""What was found, in sentences with numbers: all of them stand in the tables too."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lpips_sat.report import number
 from lpips_sat.stats import Interval
 
-from .content import difference_text, in_words, signed, title_of
+from ..gap import REST
+from .content import Answer, Text, difference_text, fixed, in_words, signed, title_of
 from .numbers import Numbers
 from .ranks import FIDELITY, PERCEPTION, Agreement
 from .tables import worse
 
-Shares = Mapping[tuple[str, str], Mapping[str, Interval]]  # (model, metric) -> factor -> share
+GAP = "gap"  # among the parts of an attribution: the whole
+LABELS = {"mtf": "MTF", REST: "the rest"}
+Parts = Mapping[str, Interval]  # the gap, its shares and the rest
+Shares = Mapping[tuple[str, str], Parts]  # by model and metric
+
+
+def answers(
+    numbers: Numbers, metrics: Sequence[str], shares: Shares, agreements: Sequence[Agreement]
+) -> list[Answer]:
+    """The questions of the experiment that the table can answer."""
+    asked = [
+        Answer("Which models lose most?", [losses(numbers, metric) for metric in metrics]),
+        Answer("Why?", [reasons(numbers, metric, shares) for metric in metrics]),
+        Answer(
+            "Does training on real pairs close the gap?",
+            [closing(numbers, metric) for metric in metrics],
+        ),
+        Answer(
+            f"Does {title_of(PERCEPTION)} rank the models differently from {title_of(FIDELITY)}?",
+            [ranking(agreements)],
+        ),
+    ]
+    known = [Answer(a.question, [text for text in a.said if text]) for a in asked]
+    return [answer for answer in known if answer.said]
 
 
 def losses(numbers: Numbers, metric: str) -> str:
-    """Say which trained model loses most from synthetic to real images."""
-    found = _gaps(numbers, metric, ("II", "I"))
+    """Say which trained model changes most from synthetic to real images."""
+    found = _changes(numbers, metric, ("II", "I"))
     if not found:
         return ""
-    said = [f"{model} {_change(numbers, metric, gap)}" for model, gap in found]
-    text = f"From synthetic to real images (II \N{MINUS SIGN} I), {title_of(metric)} changes most for "
-    text += f"{said[0]}" + (f" and least for {said[-1]}" if len(said) > 1 else "")
+    ends = [f"{name} {_change(numbers, metric, gap)}" for name, gap in (found[0], found[-1])]
+    said = f"most {ends[0]}, least {ends[1]}" if len(found) > 1 else ends[0]
+    lost = sum(worse(numbers, metric, gap) is True for _, gap in found)
+    text = f"{title_of(metric)} from synthetic to real images (II \N{MINUS SIGN} I): {said}. "
+    text += f"{lost} of {len(found)} trained models lose beyond chance"
     bicubic = numbers.gap("bicubic", metric)
     if bicubic is not None:
-        text += f"; bicubic, which learned nothing, changes by {_change(numbers, metric, bicubic)}"
-    lost = sum(worse(numbers, metric, gap) is True for _, gap in found)
-    return f"{text}. {_count(lost, len(found))} lose by it beyond chance."
+        text += f"; bicubic, which learned nothing, {_change(numbers, metric, bicubic)}"
+    return f"{text}."
 
 
 def closing(numbers: Numbers, metric: str) -> str:
     """Say whether training on real pairs closes the gap."""
-    gained, left = (_gaps(numbers, metric, cases) for cases in (("III", "II"), ("III", "I")))
+    gained, left = (_changes(numbers, metric, cases) for cases in (("III", "II"), ("III", "I")))
     if not gained or not left:
         return ""
     better = sum(worse(numbers, metric, change) is False for _, change in gained)
     behind = sum(worse(numbers, metric, change) is True for _, change in left)
+    stay = "none of them stays" if not behind else f"{behind} of {len(left)} stay"
     return (
-        f"Trained on real pairs instead (III \N{MINUS SIGN} II), {_count(better, len(gained)).lower()} "
-        f"gain in {title_of(metric)} beyond chance: {_range(numbers, metric, gained)}. Against the "
-        f"usual benchmark (III \N{MINUS SIGN} I) {behind} of {len(left)} stay behind: "
+        f"{title_of(metric)} on real images when trained on them (III \N{MINUS SIGN} II): "
+        f"{_range(numbers, metric, gained)}; {better} of {len(gained)} gain beyond "
+        f"chance. Beside the usual benchmark (III \N{MINUS SIGN} I) {stay} behind: "
         f"{_range(numbers, metric, left)}."
     )
 
 
 def reasons(numbers: Numbers, metric: str, shares: Shares) -> str:
     """Say how much of the gap each factor takes, over the trained models."""
-    models = [model for model in numbers.trained if (model, metric) in shares]
-    if not models:
+    found = [shares[model, metric] for model in numbers.trained if (model, metric) in shares]
+    if not found:
         return ""
-    factors = list(shares[models[0], metric])
-    parts = []
-    for factor in factors:
-        values = [shares[model, metric][factor].mean for model in models]
-        parts.append(f"{factor} {_ends(values)}")
-    totals = [sum(share.mean for share in shares[model, metric].values()) for model in models]
-    return (
-        f"Of the gap in {title_of(metric)}, {_ends(totals)}{_unit(numbers, metric)} over "
-        f"{len(models)} trained models, the factors take: {'; '.join(parts)}."
+    certain = all(parts[GAP].low > 0 or parts[GAP].high < 0 for parts in found)
+    said = []
+    for factor in (name for name in found[0] if name != GAP):
+        means = [parts[factor].mean for parts in found]
+        average = signed(sum(means) / len(means), numbers.digits(metric))
+        text = f"{LABELS.get(factor, factor)} {average}{_unit(numbers, metric)}"
+        if certain:
+            each = [100 * parts[factor].mean / parts[GAP].mean for parts in found]
+            text += f" ({_ends(each)} %)"
+        said.append(text)
+    of = (
+        "the model" if len(found) == 1 else f"{len(found)} trained models, with the range of shares"
     )
+    return f"{title_of(metric)}, mean of {of}: {', '.join(said)}."
 
 
 def ranking(found: Sequence[Agreement]) -> str:
     """Say whether LPIPS-Sat ranks the models differently from PSNR."""
     if not found:
         return ""
+    against = sum(len(one.contradictions) for one in found)
     parts = [
-        f"in Case {one.case} Kendall's τ is {number(one.tau.mean)} ({_tau(one.tau)}), and of "
-        f"{one.pairs} pairs of models both tell apart {one.alike} in the same order and "
-        f"{len(one.contradictions)} in opposite orders"
+        f"Case {one.case}: {one.alike} in the same order, {len(one.contradictions)} in opposite "
+        f"orders, {one.pairs - one.alike - len(one.contradictions)} undecided "
+        f"(τ {fixed(one.tau.mean, 2)})"
         for one in found
     ]
-    against = sum(len(one.contradictions) for one in found)
-    start = "ranks models differently from" if against else "nowhere surely contradicts"
-    return f"{title_of(PERCEPTION)} {start} {title_of(FIDELITY)}: {'; '.join(parts)}."
+    verdict = "Yes" if against else "Not beyond chance"
+    return (
+        f"{verdict}. Of {found[0].pairs} pairs of models, told apart by both metrics: "
+        f"{'; '.join(parts)}. τ is Kendall's rank correlation of the mean scores."
+    )
 
 
 def limits(numbers: Numbers) -> list[str]:
     """Say what the experiment cannot say, from what it was made of."""
-    patches, blocks = numbers.size()
+    known = numbers.results.provenance
+    about, (patches, blocks) = known.get("set", {}), numbers.size()
     seeds = sorted({numbers.seeds(model) for model in numbers.trained})
     trainings = " to ".join(dict.fromkeys(map(str, (seeds[0], seeds[-1])))) if seeds else "no"
+    what = "One set"
+    if "factor" in about:
+        pairs = ", ".join(
+            f"{lr} to {hr}" for lr, hr in zip(about["lr_bands"], about["bands"], strict=True)
+        )
+        what = f"One set ({about['name']}: {pairs}, x{about['factor']})"
     return [
-        f"The numbers rest on {patches} test patches in {blocks} blocks of land, and on {trainings} "
-        "trainings of each model. Intervals resample blocks and trainings: they say what another "
-        "part of the same scene and another training would change. They say nothing about another "
-        "scene, season, sensor, band or factor.",
-        "The networks are those of the profile named below. A small one that was trained for minutes "
-        "shows how the two regimes differ for it, not which of the published methods is the best.",
-        "A share of the gap is what removing a factor from the test images changes, as far as a model "
-        "of the factor fitted to training pairs removes it. What no factor explains is the rest.",
+        f"{what}, {patches} test patches in {blocks} blocks, trainings of each model: {trainings}. "
+        "The intervals say what other blocks of the same scenes and other trainings would change. "
+        "They say nothing about another place, season, sensor, band or factor.",
+        f"All networks are of the profile {known.get('profile', 'named below')!r} and of one "
+        "architecture. What a small network learns in minutes does not tell which of the "
+        "published methods is the best when trained for days.",
+        "A share of the gap is what changes when a factor is taken away from the real images as "
+        "far as a model of it, fitted to training pairs, takes it away. The rest holds what these "
+        "models miss, such as other spectral responses.",
     ]
 
 
-def _gaps(
-    numbers: Numbers, metric: str, cases: tuple[str, str]
-) -> list[tuple[str, Interval]]:
+def _changes(numbers: Numbers, metric: str, cases: tuple[str, str]) -> list[tuple[str, Interval]]:
     """Differences of the trained models, the worst change first."""
     found = [(model, numbers.gap(model, metric, cases)) for model in numbers.trained]
     known = [(model, gap) for model, gap in found if gap is not None]
@@ -105,28 +143,20 @@ def _gaps(
 
 
 def _change(numbers: Numbers, metric: str, gap: Interval) -> str:
-    text = difference_text(gap)
-    return f"{text.value}{_unit(numbers, metric)}" + (f" ({text.small})" if text.small else "")
+    text = difference_text(gap, numbers.digits(metric))
+    return in_words(Text(f"{text.value}{_unit(numbers, metric)}", text.small))
 
 
 def _range(numbers: Numbers, metric: str, found: Sequence[tuple[str, Interval]]) -> str:
-    ends = [f"{signed(gap.mean)} ({model})" for model, gap in (found[0], found[-1])]
+    digits = numbers.digits(metric)
+    ends = [f"{signed(gap.mean, digits)} ({model})" for model, gap in (found[0], found[-1])]
     return " to ".join(dict.fromkeys(ends)) + _unit(numbers, metric)
 
 
 def _ends(values: Sequence[float]) -> str:
-    low, high = signed(min(values)), signed(max(values))
-    return low if low == high else f"{low} to {high}"
+    return " to ".join(dict.fromkeys(fixed(value, 0) for value in (min(values), max(values))))
 
 
 def _unit(numbers: Numbers, metric: str) -> str:
     unit = numbers.unit(metric)
     return f" {unit}" if unit else ""
-
-
-def _count(found: int, total: int) -> str:
-    return f"All {total} trained models" if found == total else f"{found} of {total} trained models"
-
-
-def _tau(found: Interval) -> str:
-    return in_words(difference_text(found)).partition("(")[2].rstrip(")") or "no interval"

@@ -16,18 +16,21 @@ from torch import Tensor
 
 from lpips_sat import LPIPSSat
 from lpips_sat.errors import MetricInputError
-from lpips_sat.report import Panel, colour_top, map_panel, number, rgb_panel
+from lpips_sat.radiometry import Kind
+from lpips_sat.report import Panel, colour_top, map_panel, rgb_panel
 
 from ..cases import CASES
-from ..summary import TEST
-from .content import Column, Plate, title_of
-from .numbers import SAMPLE, Numbers
+from .content import Column, Plate, fixed, title_of
+from .numbers import Numbers
 from .ranks import FIDELITY, PERCEPTION
 
 Array = npt.NDArray[np.float32]
 # Shares of the HR pixels of a patch that are shown black and white, in all its pictures alike.
 BLACK, WHITE = 0.005, 0.995
 LABEL = 18  # pixels above a column of a sheet
+
+
+Distance = Callable[[Tensor, Tensor], Array | None]  # LPIPS-Sat per pixel (H, W), if it applies
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Patch:
     hr: Tensor
 
 
-Guess = Callable[[str, str, Patch], Tensor]  # model, case, patch -> image (C, H, W)
+# model, case, patch -> image (C, H, W), or none if the model is not at hand
+Guess = Callable[[str, str, Patch], Tensor | None]
 
 
 def choose(numbers: Numbers, count: int = 3) -> dict[str, str]:
@@ -60,13 +64,14 @@ def choose(numbers: Numbers, count: int = 3) -> dict[str, str]:
 
 
 def plates(
-    numbers: Numbers, patches: Sequence[Patch], guess: Guess, bands: Sequence[str], kind: str
+    numbers: Numbers, patches: Sequence[Patch], guess: Guess, bands: Sequence[str], kind: Kind
 ) -> list[Plate]:
     """A plate per patch and case; the colours of maps mean the same in all cases of a patch."""
+    distance = _distance(bands, kind)
     return [
         plate
-        for number, patch in enumerate(patches, start=1)
-        for plate in _of_patch(numbers, patch, guess, _distance(bands, kind), f"patch-{number}")
+        for place, patch in enumerate(patches, start=1)
+        for plate in _Views(numbers, patch, guess, distance).plates(f"patch-{place}")
     ]
 
 
@@ -86,66 +91,71 @@ def save_sheet(plate: Plate, path: Path) -> None:
     sheet.save(path)
 
 
-def _of_patch(
-    numbers: Numbers, patch: Patch, guess: Guess, distance: Callable[[Tensor, Tensor], Array | None],
-    name: str,
-) -> list[Plate]:
-    seen = {
-        (case, model): guess(model, case, patch)
-        for case in numbers.cases
-        for model in numbers.models
-        if _score(numbers, model, case, patch, FIDELITY) is not None
-    }
-    errors = {key: (image - patch.hr).abs().mean(0).numpy() for key, image in seen.items()}
-    maps = {key: distance(image, patch.hr) for key, image in seen.items()}
-    valid = np.ones(patch.hr.shape[1:], bool)
-    known = [found for found in maps.values() if found is not None]
-    tops = [
-        max((colour_top(values, valid) for values in found), default=0.0)
-        for found in (list(errors.values()), known)
-    ]
-    show = _display(patch.hr)
-    found = []
-    for case in dict.fromkeys(case for case, _ in seen):
-        regime = CASES[case].tested
-        first = Column(
-            "HR, LR",
-            "",
-            [
-                rgb_panel("HR", show(patch.hr), valid),
-                rgb_panel(f"LR, {regime}", show(_nearest(patch, regime)), valid),
-            ],
+class _Views:
+    """A patch as all models show it in all cases, on common scales."""
+
+    def __init__(self, numbers: Numbers, patch: Patch, guess: Guess, distance: Distance) -> None:
+        self.numbers, self.patch = numbers, patch
+        self.images = {
+            (case, model): image
+            for case in numbers.cases
+            for model in numbers.models
+            if numbers.mean(model, case, numbers.metrics[0]) is not None
+            and (image := guess(model, case, patch)) is not None
+        }
+        hr = patch.hr
+        self.errors = {key: (x - hr).abs().mean(0).numpy() for key, x in self.images.items()}
+        found = {key: distance(x, hr) for key, x in self.images.items()}
+        self.looks = {key: x for key, x in found.items() if x is not None}
+        self.valid = np.ones(hr.shape[1:], bool)
+        self.top, self.top_looks = (
+            max((colour_top(x, self.valid) for x in maps.values()), default=0.0)
+            for maps in (self.errors, self.looks)
         )
-        columns = [first]
-        for model in (model for one, model in seen if one == case):
-            key = (case, model)
-            panels = [
-                rgb_panel("image", show(seen[key]), valid),
-                map_panel("error", errors[key], valid, tops[0], ""),
-            ]
-            if (looks := maps[key]) is not None:
-                panels.append(map_panel(title_of(PERCEPTION), looks, valid, tops[1], ""))
-            scores = [_score(numbers, model, case, patch, m) for m in (FIDELITY, PERCEPTION)]
-            score = " · ".join(number(value) for value in scores if value is not None)
-            columns.append(Column(model, score, panels))
-        title = f"{patch.name}, {patch.why}: Case {case}, {CASES[case].trained} → {regime}"
-        found.append(Plate(f"{name}-{case}", title, columns))
-    return found
+        self.show = _display(hr)
+
+    def plates(self, name: str) -> list[Plate]:
+        """A plate per case."""
+        found = []
+        for case in dict.fromkeys(case for case, _ in self.images):
+            trained, tested = CASES[case].trained, CASES[case].tested
+            models = [model for one, model in self.images if one == case]
+            title = f"{self.patch.name}, {self.patch.why}: Case {case}, {trained} \u2192 {tested}"
+            columns = [self._truth(tested), *(self._column(case, model) for model in models)]
+            found.append(Plate(f"{name}-{case}", title, columns))
+        return found
+
+    def _truth(self, tested: str) -> Column:
+        lr = self.patch.lr[tested]
+        factor = self.patch.hr.shape[-1] // lr.shape[-1]
+        large = lr.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+        images = {"HR": self.patch.hr, f"LR, {tested}": large}
+        panels = [rgb_panel(name, self.show(x), self.valid) for name, x in images.items()]
+        return Column("the truth", "", panels)
+
+    def _column(self, case: str, model: str) -> Column:
+        key, valid = (case, model), self.valid
+        panels = [
+            rgb_panel("image", self.show(self.images[key]), valid),
+            map_panel("error", self.errors[key], valid, self.top, ""),
+        ]
+        if key in self.looks:
+            title = title_of(PERCEPTION)
+            panels.append(map_panel(title, self.looks[key], valid, self.top_looks, ""))
+        return Column(model, self._scores(case, model), panels)
+
+    def _scores(self, case: str, model: str) -> str:
+        """What the table says of the first training."""
+        said = []
+        for metric in (FIDELITY, PERCEPTION):
+            value = self.numbers.value(model, case, metric, self.patch.name)
+            if value is not None:
+                text = fixed(value, self.numbers.digits(metric))
+                said.append(" ".join(filter(None, (text, self.numbers.unit(metric)))))
+        return ", ".join(said)
 
 
-def _score(
-    numbers: Numbers, model: str, case: str, patch: Patch, metric: str
-) -> float | None:
-    """The value of the first training in the table."""
-    table = numbers.table
-    rows = table[
-        (table["model"] == model) & (table["case"] == case) & (table["patch"] == patch.name)
-        & (table["metric"] == metric) & (table["estimate"] == SAMPLE) & (table["split"] == TEST)
-    ]
-    return None if rows.empty else float(rows.sort_values("seed")["value"].iloc[0])
-
-
-def _distance(bands: Sequence[str], kind: str) -> Callable[[Tensor, Tensor], Array | None]:
+def _distance(bands: Sequence[str], kind: Kind) -> Distance:
     """LPIPS-Sat per pixel (H, W), or nothing where it does not apply to the bands."""
     try:
         metric = LPIPSSat(bands=tuple(bands), radiometry=kind, spatial=True)
@@ -171,12 +181,6 @@ def _display(hr: Tensor) -> Callable[[Tensor], Array]:
         return colours
 
     return show
-
-
-def _nearest(patch: Patch, regime: str) -> Tensor:
-    lr = patch.lr[regime]
-    factor = patch.hr.shape[-1] // lr.shape[-1]
-    return lr.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
 
 
 def _image(panel: Panel) -> Image.Image:

@@ -42,7 +42,8 @@ def write_markdown(report: Report, path: Path, *, overwrite: bool) -> None:
 
 def _section(section: Section, folder: str) -> Iterator[str]:
     yield f"## {section.title}"
-    yield from section.answers
+    for answer in section.answers:
+        yield from (f"**{answer.question}**", *answer.said) if answer.question else answer.said
     yield from filter(None, (section.about, section.missing))
     if section.figures:
         # without a blank line between them they stand side by side where there is room

@@ -18,6 +18,7 @@ from ..results import CaseResults
 from ..summary import TEST, Cell, gap_of, summarise
 
 FIRST, LAST = ("bicubic", "regression"), "ceiling"  # where controls stand among the models
+CONTROLS = ("bicubic", LAST)
 COST = ("nfe", "seconds")
 SAMPLE = "sample"
 
@@ -43,9 +44,17 @@ class Numbers:
         return [name for name in self.models if name != LAST]
 
     @property
+    def foreign(self) -> list[str]:
+        """The models that were tested as they came."""
+        known: dict[str, Any] = self.results.provenance.get("weights", {})
+        return [
+            name for name in self.models if {f"{name} on real", f"{name} on synthetic"} & set(known)
+        ]
+
+    @property
     def trained(self) -> list[str]:
-        """The models whose networks were trained."""
-        return [name for name in self.rivals if name != "bicubic"]
+        """The models that were trained for the table, in both regimes or in one."""
+        return [name for name in self.models if name not in CONTROLS and name not in self.foreign]
 
     @cached_property
     def cases(self) -> list[str]:
@@ -68,6 +77,14 @@ class Numbers:
         """None: best at 0, or not known."""
         return self._facts(metric).get("higher_is_better")
 
+    def digits(self, metric: str) -> int:
+        """Decimals to write: two of dB, else three significant digits of the largest mean."""
+        if self.unit(metric) == "dB":
+            return 2
+        means = [abs(c.interval.mean) for key, c in self._cells.items() if key[2] == metric]
+        largest = max((mean for mean in means if np.isfinite(mean)), default=0.0)
+        return int(np.clip(2 - np.floor(np.log10(largest)), 0, 6)) if largest else 2
+
     def seeds(self, model: str) -> int:
         """How many trainings the table has of a model."""
         return int(self.table.loc[self.table["model"] == model, "seed"].nunique())
@@ -89,9 +106,7 @@ class Numbers:
         cell = self._cells.get((model, case, metric, estimate, split))
         return None if cell is None else cell.interval
 
-    def gap(
-        self, model: str, metric: str, cases: tuple[str, str] = ("II", "I")
-    ) -> Interval | None:
+    def gap(self, model: str, metric: str, cases: tuple[str, str] = ("II", "I")) -> Interval | None:
         """A difference between two cases paired by patch, if the table has both."""
         key = (model, metric, cases)
         if key not in self._gaps:
@@ -100,6 +115,12 @@ class Numbers:
             except ResultsError:
                 self._gaps[key] = None
         return self._gaps[key]
+
+    def value(self, model: str, case: str, metric: str, patch: str) -> float | None:
+        """The value of one patch under the first training, if the table has it."""
+        rows = self._rows(case, metric)
+        rows = rows[(rows["model"] == model) & (rows["patch"] == patch)]
+        return None if rows.empty else float(rows.sort_values("seed")["value"].iloc[0])
 
     def per_patch(self, case: str, metric: str, models: Sequence[str]) -> pd.DataFrame:
         """Means over trainings (patches x models), of patches that every model has a value for."""
@@ -121,8 +142,8 @@ class Numbers:
     def effect(self, model: str, metric: str) -> float:
         """The gap II - I over its standard deviation between patches."""
         gaps = self.patch_gap(model, metric)
-        spread = float(gaps.std(ddof=1)) if len(gaps) > 1 else np.nan
-        return float(gaps.mean() / spread) if spread else np.nan
+        mean, spread = float(gaps.mean()), float(gaps.std(ddof=1))
+        return mean / spread if spread > 1e-9 * abs(mean) else np.nan  # else all are one number
 
     def _facts(self, metric: str) -> dict[str, Any]:
         known: dict[str, Any] = self.results.provenance.get("metrics", {})

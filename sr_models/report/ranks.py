@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from lpips_sat.stats import Difference, Interval, bootstrap, paired_differences
 
-from .content import Table, Text, mean_text, signed, span, title_of
+from .content import NONE, Table, Text, difference_text, mean_text, title_of
 from .numbers import Numbers
 
 Array = npt.NDArray[np.float64]
@@ -63,26 +63,31 @@ def ranks(numbers: Numbers, case: str, metric: str) -> dict[str, tuple[int, int]
             ahead, behind = (i, j) if difference.mean > 0 else (j, i)
             places[behind][0] += 1
             places[ahead][1] -= 1
-    return {name: (low, high) for name, (low, high) in zip(grid.columns, places.values(), strict=True)}
+    return {
+        name: (low, high) for name, (low, high) in zip(grid.columns, places.values(), strict=True)
+    }
 
 
-def rank_table(numbers: Numbers, case: str, metrics: list[str]) -> Table | None:
-    """Places and means of the models in one case: a row per model, a column per metric."""
-    found = {metric: ranks(numbers, case, metric) for metric in metrics}
-    found = {metric: places for metric, places in found.items() if places}
-    if not found:
-        return None
-    rows = []
-    for model in numbers.rivals:
-        cells = [_rank_cell(numbers, model, case, m, p.get(model)) for m, p in found.items()]
-        rows.append([Text(model), *cells])
-    columns = [Text("model"), *(Text(title_of(metric), numbers.unit(metric)) for metric in found)]
-    return Table(f"Case {case}", columns, rows)
+def rank_table(numbers: Numbers, metrics: list[str]) -> Table:
+    """Places and means of the models: a row per model, a column per case and metric."""
+    found = {
+        (case, metric): places
+        for case in numbers.cases
+        for metric in metrics
+        if (places := ranks(numbers, case, metric))
+    }
+    rows = [
+        [Text(model), *(_place(numbers, model, *key, places) for key, places in found.items())]
+        for model in numbers.rivals
+    ]
+    columns = [Text("model"), *(Text(title_of(metric), f"Case {case}") for case, metric in found)]
+    return Table("Places of the models", columns, rows)
 
 
 def agreement(numbers: Numbers, case: str) -> Agreement | None:
     """Compare the two metrics on one case; None if the table lacks one of them."""
-    names = _having(numbers, case, FIDELITY)
+    second = _having(numbers, case, PERCEPTION)
+    names = [name for name in _having(numbers, case, FIDELITY) if name in second]
     grids = [numbers.per_patch(case, metric, names) for metric in (FIDELITY, PERCEPTION)]
     patches = grids[0].index.intersection(grids[1].index)
     if len(names) < 2 or patches.empty:
@@ -90,10 +95,9 @@ def agreement(numbers: Numbers, case: str) -> Agreement | None:
     blocks = numbers.blocks(list(patches))
     fidelity, perception = (grid.loc[patches].to_numpy() for grid in grids)
     signs = [1 if numbers.higher_is_better(m) else -1 for m in (FIDELITY, PERCEPTION)]
-    first, second = fidelity * signs[0], perception * signs[1]
 
     def statistic(rows: npt.NDArray[np.intp]) -> float:
-        return kendall(first[rows].mean(0), second[rows].mean(0))
+        return kendall(signs[0] * fidelity[rows].mean(0), signs[1] * perception[rows].mean(0))
 
     differences = [paired_differences(values, blocks) for values in (fidelity, perception)]
     alike, contradictions = 0, []
@@ -113,7 +117,7 @@ def agreement_table(found: list[Agreement]) -> Table:
     rows = [
         [
             Text(f"Case {one.case}"),
-            mean_text(one.tau),
+            mean_text(one.tau, 2),
             Text(str(one.pairs)),
             Text(str(one.alike)),
             Text(str(len(one.contradictions))),
@@ -130,15 +134,13 @@ def agreement_table(found: list[Agreement]) -> Table:
     return Table(f"{title_of(PERCEPTION)} beside {title_of(FIDELITY)}", columns, rows)
 
 
-def contradiction_table(found: list[Agreement]) -> Table | None:
+def contradiction_table(numbers: Numbers, found: list[Agreement]) -> Table | None:
     """Every pair of models that the two metrics surely order in opposite ways."""
     rows = [
         [
             Text(f"{one.first} \N{MINUS SIGN} {one.second}", f"Case {case.case}"),
-            *(
-                Text(signed(d.mean), span(d.low, d.high, signed))
-                for d in (one.fidelity, one.perception)
-            ),
+            difference_text(one.fidelity, numbers.digits(FIDELITY)),
+            difference_text(one.perception, numbers.digits(PERCEPTION)),
         ]
         for case in found
         for one in case.contradictions
@@ -157,11 +159,11 @@ def _having(numbers: Numbers, case: str, metric: str) -> list[str]:
     return [model for model in numbers.rivals if numbers.mean(model, case, metric) is not None]
 
 
-def _rank_cell(
-    numbers: Numbers, model: str, case: str, metric: str, place: tuple[int, int] | None
+def _place(
+    numbers: Numbers, model: str, case: str, metric: str, places: dict[str, tuple[int, int]]
 ) -> Text:
-    mean = numbers.mean(model, case, metric)
-    if place is None or mean is None:
-        return Text("\N{EN DASH}")
-    low, high = place
-    return Text(f"{low}" if low == high else f"{low}\N{EN DASH}{high}", mean_text(mean).value)
+    if model not in places:
+        return NONE
+    low, high = places[model]
+    mean = mean_text(numbers.mean(model, case, metric), numbers.digits(metric)).value
+    return Text(f"{low}" if low == high else f"{low}\N{EN DASH}{high}", mean)

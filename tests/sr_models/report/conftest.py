@@ -5,72 +5,99 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sr_models.gap import STATES, SUBSETS
+from sr_models.report.numbers import Numbers
 from sr_models.results import CaseResults
 
 BLOCKS, PER_BLOCK, SEEDS = 6, 4, 3
-# Mean of each metric in Case I, and what II, III and IV add to it: the truth that pages must show.
+PATCHES = [(f"r{b}_{i}", f"block {b}") for b in range(BLOCKS) for i in range(PER_BLOCK)]
+HOSTILE = "<script>alert(1)</script>|[x]"
+# Mean of each metric in Case I, and what II, III and IV add to it: what a report must say.
 PSNR = {
-    "bicubic": (32.0, -5.0, -5.0, 0.0),
+    "ceiling": (32.1, 0.0, 0.0, 0.0),
     "regression": (34.5, -5.6, -0.9, -3.0),
     "sr3": (33.5, -5.2, -1.0, -2.8),
-    "flow": (34.0, -5.8, -0.8, -3.2),
-    "ceiling": (32.1, 0.0, 0.0, 0.0),
+    HOSTILE: (34.0, -5.8, -0.8, -3.2),
+    "bicubic": (32.0, -5.0, -5.0, 0.0),
 }
 # Lower is better; sr3 looks better than regression, though its PSNR is lower.
 LOOKS = {
-    "bicubic": (0.60, 0.15, 0.15, 0.0),
+    "ceiling": (0.58, 0.0, 0.0, 0.0),
     "regression": (0.45, 0.12, 0.03, 0.05),
     "sr3": (0.30, 0.16, 0.02, 0.06),
-    "flow": (0.38, 0.14, 0.03, 0.05),
-    "ceiling": (0.58, 0.0, 0.0, 0.0),
+    HOSTILE: (0.38, 0.14, 0.03, 0.05),
+    "bicubic": (0.60, 0.15, 0.15, 0.0),
 }
-FACTS = {
-    "psnr": {"unit": "dB", "higher_is_better": True},
-    "lpips-sat": {"unit": "", "higher_is_better": False},
+# What turning each factor off takes away, as shares of a gap of 5 dB; the last is the rest.
+SHARES = {"registration": 0.1, "radiometry": -3.5, "mtf": -1.0, "noise": -0.2, "rest": -0.4}
+PROVENANCE = {
+    "version": "0.1.0",
+    "profile": "small",
+    "set": {
+        "name": "made-up",
+        "factor": 2,
+        "bands": ["B08"],
+        "lr_bands": ["B8A"],
+        "test_sha256": "0123456789abcdef",
+    },
+    "metrics": {
+        "psnr": {"unit": "dB", "higher_is_better": True},
+        "lpips-sat": {"unit": "", "higher_is_better": False},
+    },
+    "weights": {
+        "sr3 synthetic 0": {"origin": "run", "name": "runs/sr3", "sha256": "fedcba9876543210"}
+    },
 }
-PATCHES = [(f"r{b}_{i}", f"block {b}") for b in range(BLOCKS) for i in range(PER_BLOCK)]
 
 
-def centred(rng, scale):
-    """Noise (seeds, patches) whose mean is 0."""
-    noise = scale * rng.standard_normal((SEEDS, len(PATCHES)))
+def cell(model, case, seed, metric, patch, value):
+    """One row of the table."""
+    known = {"model": model, "case": case, "seed": seed, "estimate": "sample", "split": "test"}
+    block = dict(PATCHES)[patch]
+    return {**known, "patch": patch, "block": block, "metric": metric, "value": float(value)}
+
+
+def centred(rng, scale, rows=SEEDS):
+    """Noise (rows, patches) whose mean is 0."""
+    noise = scale * rng.standard_normal((rows, len(PATCHES)))
     return noise - noise.mean()
 
 
 @pytest.fixture(scope="session")
 def results():
-    """Values of patch p, training s: truth + scene(p) + noise(s, p), with means exactly the truth."""
-    rng = np.random.default_rng(0)
-    rows = []
+    """Values are truth + scene of the patch + noise of patch and training; means the truth."""
+    rng, rows = np.random.default_rng(0), []
     for metric, truth, scale in (("psnr", PSNR, 1.0), ("lpips-sat", LOOKS, 0.02)):
-        scene = centred(rng, 2 * scale)[0]
-        scene -= scene.mean()
+        scene = centred(rng, 2 * scale, 1)
         for model, (first, *added) in truth.items():
-            free = model in ("bicubic", "ceiling")
+            control = model in ("bicubic", "ceiling")
             for case, change in zip(("I", "II", "III", "IV"), (0.0, *added), strict=True):
-                noise = np.zeros((1, len(PATCHES))) if free else centred(rng, 0.2 * scale)
+                # a control is the same whatever others were trained on
+                noise = scene * 0.1 * abs(change) if control else centred(rng, 0.2 * scale)
                 for seed, values in enumerate(first + change + scene + noise):
                     rows += [
-                        row(model, case, seed, metric, patch, block, float(value))
-                        for (patch, block), value in zip(PATCHES, values, strict=True)
+                        cell(model, case, seed, metric, patch, value)
+                        for (patch, _), value in zip(PATCHES, values, strict=True)
                     ]
-                    if metric == "psnr" and seed == 0:
-                        rows += [
-                            row(model, case, 0, "nfe", patch, block, 0.0 if free else 10.0)
-                            for patch, block in PATCHES
-                        ]
-    return CaseResults.from_rows(rows, {"metrics": FACTS, "set": {"name": "made-up"}})
+        rows += [cell("sr3", "I", 0, "nfe", patch, 20) for patch, _ in PATCHES]
+    return CaseResults.from_rows(rows[: -len(PATCHES)], PROVENANCE)
 
 
-def row(model, case, seed, metric, patch, block, value):
-    return {
-        "model": model,
-        "case": case,
-        "seed": seed,
-        "estimate": "sample",
-        "split": "test",
-        "patch": patch,
-        "block": block,
-        "metric": metric,
-        "value": value,
-    }
+@pytest.fixture(scope="session")
+def numbers(results):
+    return Numbers(results)
+
+
+@pytest.fixture(scope="session")
+def attribution():
+    """Scores in all states of which every factor takes what `SHARES` says."""
+    rows, rng = [], np.random.default_rng(1)
+    for model in ("bicubic", "sr3", HOSTILE):
+        for seed in range(1 if model == "bicubic" else SEEDS):
+            for patch, _ in PATCHES:
+                start = 30 + rng.standard_normal()
+                for state, on in zip(STATES, (*SUBSETS, None), strict=True):
+                    left = {} if on is None else {k: v for k, v in SHARES.items() if k not in on}
+                    value = start + sum(left.values())
+                    rows.append(cell(model, state, seed, "psnr", patch, value))
+    return CaseResults.from_rows(rows, {"set": PROVENANCE["set"]})
