@@ -18,10 +18,11 @@ import numpy.typing as npt
 
 from lpips_sat import LpipsSatError
 
+from .cards import MARK, check_weights
+
 GROUP = "sr_models.models"
 # Trained pipelines of this repository; they are not part of the wheel.
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
-MARK = "model_index.json"  # what a saved pipeline holds
 Array = npt.NDArray[np.float32]
 
 
@@ -99,6 +100,7 @@ def load_pipeline(folder: Path, device: str) -> Model:
     """A saved pipeline on a device; a damaged one is one clear line."""
     from .pipeline import SRPipeline
 
+    check_weights(folder)
     try:
         loaded = SRPipeline.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
