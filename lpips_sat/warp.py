@@ -15,6 +15,7 @@ from typing import Any
 
 import rasterio
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
@@ -26,7 +27,7 @@ from .pair import Image, PairMask
 from .radiometry import RadiometryOptions, canonical_band
 from .raster import CACHE_BYTES, _clear_errors, _MaskFile, _open, _open_side, _Side
 
-__all__ = ["grid_in", "open_image", "open_mask"]
+__all__ = ["crs_of", "grid_in", "open_image", "open_mask"]
 
 # Pixels by which GDAL may miss the exact place where it interpolates (its default is 0.125).
 TOLERANCE_PX = 0.01
@@ -61,6 +62,12 @@ def open_mask(path: StrPath, *, like: Grid) -> Iterator[PairMask]:
         if src.count != 1:
             raise RasterError(f"mask {path} has {src.count} bands: expected one, 0 = invalid")
         yield _MaskFile(os.fspath(path), _warp(stack, src, like, Resampling.nearest))
+
+
+def crs_of(code: str) -> Any:
+    """Find a CRS by its code, such as EPSG:32631."""
+    with _clear_errors(code, "find the CRS"):
+        return CRS.from_string(code)
 
 
 def grid_in(grid: Grid, crs: Any) -> Grid:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ class Source:
     bands: Sequence[str] | None = None
     date: str = ""
     view: float = math.nan
+
+    def __post_init__(self) -> None:
+        """Refuse a date that is none."""
+        try:
+            if self.date:
+                datetime.fromisoformat(self.date)
+        except ValueError as error:
+            raise PairError(
+                f"{self.date!r} is no date: expected one such as 2024-06-30 or 2024-06-30T10:10"
+            ) from error
 
     @property
     def name(self) -> str:
