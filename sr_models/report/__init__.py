@@ -25,7 +25,7 @@ from .content import Report, Section
 from .figures import svg
 from .findings import Shares
 from .gallery import choose, plates
-from .markdown import titled, write_markdown
+from .markdown import answered, titled, write_markdown
 from .numbers import Numbers
 from .provenance import provenance_section
 from .ranks import contradiction_table
@@ -140,9 +140,7 @@ def findings(results: CaseResults, attribution: CaseResults | None = None) -> st
     numbers = Numbers(results)
     shares = {} if attribution is None else shares_of(attribution)
     section = sections.in_short(numbers, shares, sections.agreements_of(numbers))
-    return "\n\n".join(
-        line for answer in section.answers for line in (f"**{answer.question}**", *answer.said)
-    )
+    return "\n\n".join(line for answer in section.answers for line in answered(answer))
 
 
 def shares_of(attribution: CaseResults) -> Shares:

@@ -173,4 +173,9 @@ def markdown(table: Table) -> str:
 
 def _cell(text: Text) -> str:
     value = f"**{text.value}**" if text.strong else text.value
-    return in_words(Text(value, text.small)).replace("|", "\\|")
+    return escaped(in_words(Text(value, text.small))).replace("|", "\\|")
+
+
+def escaped(text: str) -> str:
+    """Keep names from being HTML in Markdown."""
+    return text.replace("<", "&lt;")

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -62,7 +63,7 @@ def gap_figure(numbers: Numbers, metric: str) -> Figure | None:
     ]
     legend = ["II \N{MINUS SIGN} I", "III \N{MINUS SIGN} I"][: 1 + max(m.series for m in marks)]
     return Figure(
-        f"gap-{metric}",
+        slug(f"gap-{metric}"),
         _with_unit(numbers, metric),
         f"Gap II minus I in {title_of(metric)}: {'; '.join(said)}",
         (WIDTH, 0.75 + ROW * len(rows)),
@@ -83,7 +84,7 @@ def share_figures(numbers: Numbers, metric: str, found: Mapping[str, Parts]) -> 
         said = "; ".join(f"{name} {text}" for name, text in texts.items())
         figures.append(
             Figure(
-                f"shares-{metric}-{model}",
+                slug(f"shares-{metric}-{model}"),
                 f"{model}: {_with_unit(numbers, metric)}",
                 f"Shares of the gap of {model} in {title_of(metric)}: {said}",
                 (WIDTH, 0.4 + ROW * len(named)),
@@ -100,12 +101,18 @@ def curves_figure(model: str, curves: Sequence[Curve]) -> Figure:
         for curve in curves
     )
     return Figure(
-        f"curves-{model}",
+        slug(f"curves-{model}"),
         f"{model}: dB against steps",
         f"PSNR while {model} is trained: {said}",
         (WIDTH, 2.2),
         partial(_draw_curves, curves=curves),
     )
+
+
+def slug(name: str) -> str:
+    """A name for a file: models may be called by their path."""
+    plain = re.sub(r"[^\w.-]+", "-", name)
+    return plain if plain == name else f"{plain}-{zlib.crc32(name.encode()):08x}"
 
 
 def svg(figure: Figure) -> str:

@@ -96,16 +96,15 @@ def ranking(found: Sequence[Agreement]) -> str:
     if not found:
         return ""
     against = sum(len(one.contradictions) for one in found)
-    parts = [
-        f"Case {one.case}: {one.alike} in the same order, {len(one.contradictions)} in opposite "
-        f"orders, {one.pairs - one.alike - len(one.contradictions)} undecided "
-        f"(τ {fixed(one.tau.mean, 2)})"
+    verdict = "Yes" if against else "Not beyond chance"
+    counts = [
+        f"{one.alike} alike and {len(one.contradictions)} opposite in Case {one.case}"
         for one in found
     ]
-    verdict = "Yes" if against else "Not beyond chance"
+    taus = [f"{fixed(one.tau.mean, 2)} in Case {one.case}" for one in found]
     return (
-        f"{verdict}. Of {found[0].pairs} pairs of models, told apart by both metrics: "
-        f"{'; '.join(parts)}. τ is Kendall's rank correlation of the mean scores."
+        f"{verdict}. Of {found[0].pairs} pairs of models, both metrics tell apart and order "
+        f"{'; '.join(counts)}. Kendall's τ of the mean scores: {', '.join(taus)}."
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from lpips_sat.outputs import whole_file, whole_folder
 
-from .content import Report, Section, Table, markdown
+from .content import Answer, Report, Section, Table, escaped, markdown
 from .figures import save_png
 from .gallery import save_sheet
 
@@ -43,22 +44,34 @@ def write_markdown(report: Report, path: Path, *, overwrite: bool) -> None:
 def _section(section: Section, folder: str) -> Iterator[str]:
     yield f"## {section.title}"
     for answer in section.answers:
-        yield from (f"**{answer.question}**", *answer.said) if answer.question else answer.said
-    yield from filter(None, (section.about, section.missing))
+        yield from answered(answer)
+    yield from filter(None, map(escaped, (section.about, section.missing)))
     if section.figures:
         # without a blank line between them they stand side by side where there is room
-        yield "\n".join(f"![{f.alt}]({folder}/{f.name}.png)" for f in section.figures)
+        yield "\n".join(_image(f.alt, folder, f.name) for f in section.figures)
     for table in (*section.tables, *section.more):
         yield from titled(table)
     for plate in section.plates:
         yield f"### {plate.title}"
-        yield f"![{', '.join(column.name for column in plate.columns)}]({folder}/{plate.name}.png)"
+        yield _image(", ".join(column.name for column in plate.columns), folder, plate.name)
+
+
+def answered(answer: Answer) -> Iterator[str]:
+    """A question, if it is asked, and what is said to it."""
+    if answer.question:
+        yield f"**{answer.question}**"
+    yield from map(escaped, answer.said)
 
 
 def titled(table: Table) -> Iterator[str]:
     """A table under its title."""
     yield f"### {table.title}"
     yield markdown(table)
+
+
+def _image(said: str, folder: str, name: str) -> str:
+    plain = said.translate(str.maketrans("[]<>\n", "()() "))
+    return f"![{plain}]({quote(folder)}/{name}.png)"
 
 
 def _json(name: str, known: object) -> Iterator[str]:

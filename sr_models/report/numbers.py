@@ -12,6 +12,7 @@ import pandas as pd
 
 from lpips_sat.errors import ResultsError
 from lpips_sat.stats import Interval
+from lpips_sat.suites import METRICS
 
 from ..cases import CASES
 from ..results import CaseResults
@@ -68,6 +69,11 @@ class Numbers:
         found = list(map(str, self.table["metric"].unique()))
         ordered = [*self.results.provenance.get("metrics", {}), *found]
         return [name for name in dict.fromkeys(ordered) if name in found and name not in COST]
+
+    @property
+    def between_cases(self) -> list[str]:
+        """The metrics that mean the same in all cases: those that do not look at LR."""
+        return [m for m in self.metrics if m not in METRICS or "lr" not in METRICS[m].needs]
 
     def unit(self, metric: str) -> str:
         """The unit, or nothing."""

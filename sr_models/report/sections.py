@@ -55,7 +55,8 @@ def gap(numbers: Numbers) -> Section:
     if not {"I", "II"} <= set(numbers.cases):
         missing = "Cases I and II are not in the table: mindgap evaluate --model all --case all"
         return Section("gap", "The gap", missing=missing)
-    main, rest = main_metrics(numbers), others(numbers)
+    main = main_metrics(numbers)
+    rest = [metric for metric in others(numbers) if metric in numbers.between_cases]
     charts = [gap_figure(numbers, metric) for metric in (*main, *rest)]
     return Section(
         "gap",
@@ -115,15 +116,16 @@ def ranking(numbers: Numbers, agreements: Sequence[Agreement]) -> Section:
         agreement_table(agreements) if agreements else None,
         rank_table(numbers, main_metrics(numbers)),
     ]
+    more = [rank_table(numbers, [metric]) for metric in others(numbers)]
     return Section(
         "ranks",
         f"Does {title_of(PERCEPTION)} rank differently?",
         about="A place such as 1\N{EN DASH}3 says that the data cannot tell these places apart: "
         "the intervals of the paired differences, which hold for all models of a case and metric "
         "at once, contain 0. Blocks are resampled, trainings averaged. The mean stands below.",
-        tables=[table for table in (*tables, against) if table is not None],
-        more=[rank_table(numbers, [metric]) for metric in others(numbers)],
-        folded="Places under the other metrics",
+        tables=[table for table in tables if table is not None],
+        more=[*([against] if against else []), *more],
+        folded="Contradictions, and places under the other metrics",
     )
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
+from click.testing import CliRunner
 
+from lpips_sat.cli.mindgap import main
+from sr_models.attribution import Asked as Attributed
+from sr_models.attribution import attribute_results
+from sr_models.data.audit import audit_pairs, write_audit
+from sr_models.data.build import Source, build_pairs
+from sr_models.data.tiles import Layout
+from sr_models.evaluate import Asked, evaluate
 from sr_models.gap import STATES, SUBSETS
 from sr_models.report.numbers import Numbers
 from sr_models.results import CaseResults
@@ -101,3 +111,54 @@ def attribution():
                     value = start + sum(left.values())
                     rows.append(cell(model, state, seed, "psnr", patch, value))
     return CaseResults.from_rows(rows, {"set": PROVENANCE["set"]})
+
+
+@pytest.fixture(scope="session")
+def study(textured, tmp_path_factory):
+    """A small study, really run: a set, trainings of two steps, and the tables made of them."""
+    folder = tmp_path_factory.mktemp("study")
+    hr = textured(1, 320, 320, seed=4).astype(np.float32)
+    hr[:, 240:, 240:] = 0.1  # water
+    lr = 1.1 * hr.reshape(1, 160, 2, 160, 2).mean(axis=(2, 4), dtype=np.float32)
+    sources = []
+    for band, image, gsd in (("B8A", lr, 20), ("B08", hr, 10)):
+        _, height, width = image.shape
+        size = {"count": 1, "height": height, "width": width, "dtype": "float32"}
+        place = {"crs": "EPSG:32618", "transform": Affine(gsd, 0, 500_000, 0, -gsd, 4_200_000)}
+        with rasterio.open(folder / f"{band}.tif", "w", **size, **place) as dst:
+            dst.descriptions = (band,)
+            dst.write(image)
+        sources.append(Source(folder / f"{band}.tif", bands=(band,)))
+    layout = Layout(tile=64, block=1, margin=16, min_texture=1e-4, shares=(0.4, 0.2, 0.4))
+    build_pairs(*sources, folder / "toy", layout=layout, sun_zenith=40)
+    changes = {"steps": 2, "batch": 2, "crop": 16, "warmup": 1}
+    known = {"metrics": ("psnr", "lpips-sat"), "runs": folder / "runs", "device": "cpu"}
+    asked = Asked(("bicubic", "ceiling", "regression"), changes=changes, **known)
+    results = evaluate(folder / "toy", folder / "results.parquet", asked)
+    why = Attributed(["regression"], ["psnr"], runs=folder / "runs", device="cpu")
+    attribute_results(results, folder / "toy", folder / "gap.parquet", why)
+    write_audit(audit_pairs(folder / "toy"), folder / "audit", figures=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mindgap():
+    """Run `mindgap ARGS` in this process."""
+
+    def call(*args):
+        return CliRunner().invoke(main, [str(arg) for arg in args], prog_name="mindgap")
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def page(study, mindgap):
+    """The report of the study, as the command writes it with everything given."""
+    given = ("--gap", study / "gap.parquet", "--audit", study / "audit", "--data", study / "toy")
+    done = mindgap(
+        *("report", study / "results.parquet", *given, "--runs", study / "runs", "--device", "cpu"),
+        *("--html", study / "report.html", "--markdown", study / "report.md"),
+    )
+    assert done.exit_code == 0, done.output
+    assert f"report: {study / 'report.html'}, " in done.stderr
+    return study / "report.html"
