@@ -46,7 +46,8 @@ class Exam:
         self.root, self.scores, self.num_samples = root, scores, num_samples
         self.about, self.degradation = read_about(root), degradation
         manifest = read_manifest(root)
-        self.tiles = {str(k): int(n) for k, n in manifest["split"].value_counts().items() if k}
+        counts = manifest["split"].value_counts()
+        self.tiles = {str(split): int(n) for split, n in counts.items() if str(split)}
         splits = ["test", *([TEST_UNTEXTURED] if TEST_UNTEXTURED in self.tiles else [])]
         self.blocks = dict(zip(manifest["id"], manifest["block"], strict=True))
         self.sets = {

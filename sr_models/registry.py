@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ import numpy.typing as npt
 from lpips_sat import LpipsSatError
 
 from .cards import MARK, check_weights
+
+if TYPE_CHECKING:
+    from .pipeline import SRPipeline
 
 GROUP = "sr_models.models"
 # Trained pipelines of this repository; they are not part of the wheel.
@@ -49,7 +52,10 @@ class Bicubic:
 def names() -> dict[str, str]:
     """Every model that `load_model` knows by name, with where it comes from."""
     found = {"bicubic": "control"}
-    found |= {path.parent.name: "checkpoint" for path in sorted(CHECKPOINTS.glob(f"*/{MARK}"))}
+    for path in sorted(CHECKPOINTS.glob(f"*/{MARK}")):
+        card = read_card(path.parent)
+        known = [f"{key} {card[key]}" for key in ("data", "steps", "seed") if key in card]
+        found[path.parent.name] = f"checkpoint{': ' * bool(known)}{', '.join(known)}"
     found |= {point.name: point.value for point in entry_points(group=GROUP)}
     return found
 
@@ -96,7 +102,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     return dict(about.get("card") or {})
 
 
-def load_pipeline(folder: Path, device: str) -> Model:
+def load_pipeline(folder: Path, device: str) -> SRPipeline:
     """A saved pipeline on a device; a damaged one is one clear line."""
     from .pipeline import SRPipeline
 
@@ -106,4 +112,5 @@ def load_pipeline(folder: Path, device: str) -> Model:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise LpipsSatError(f"cannot load the model in {folder}: {reason}") from error
-    return loaded.to(device)
+    loaded.to(device)
+    return loaded

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def decoded(uri):
 
 def bare(text):
     """Text without tags and line breaks."""
-    return " ".join(re.sub(r"<[^>]+>", " ", text).split())
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", text)).split())
 
 
 def test_the_page_loads_nothing_and_names_its_own_style_and_script(html):
