@@ -1,33 +1,36 @@
-"""The gaps in a table of the experiment, attributed: a second table, that grows.
+"""Models tested with differences of the real sensor turned off: a second table, that grows.
 
-One training, or one foreign model, is a unit of work. The table is written after each, so that the
-same call goes on where one was cut short. A table of other data, settings, factors or weights is
-refused.
+`sr_models.gap` says what it amounts to. One training, or one foreign model, is a unit of work; the
+table is written after each, so that the same call goes on where one was cut short. A table of other
+data, settings, factors or weights is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from lpips_sat import LpipsSatError
 from lpips_sat.errors import ResultsError
 from lpips_sat.journal import plain_json
 
-from .contenders import Contender, Sampler
+from .contenders import Batch, Contender, Sampler
 from .curves import trainings_of
+from .data.degradation import Degradation
 from .data.factors import Factors, fit_factors
-from .data.pairs import PairDataset, read_about
+from .data.pairs import PairDataset, as_degradation, read_about
 from .evaluate import REMEDY, differences
-from .exam import Exam
+from .exam import BATCH_PIXELS, Exam
 from .foreign import foreign
-from .gap import attribute
+from .gap import STATES, SUBSETS, comparable
 from .registry import load_pipeline
 from .results import CaseResults, read_case_results, write_case_results
 from .scores import Scores
@@ -44,8 +47,8 @@ Testing = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 class Asked:
     """What is attributed, and how.
 
-    models, metrics: some of the table's, none = all; metric_weights: see `Scores`; runs: where
-    trainings are; device: "cpu", "cuda", or None for the GPU where there is one.
+    models, metrics: some of the table's, none = all that compare; metric_weights: see `Scores`;
+    runs: where trainings are; device: "cpu", "cuda", or None for the GPU where there is one.
     """
 
     models: Sequence[str] = ()
@@ -82,28 +85,83 @@ def attribute_results(
     """
     units = units_of(results, asked.models)
     exam = _exam(results, root, asked)
-    contenders = {unit: _contender(unit, results, exam, asked) for unit in units}
     degradation = results.provenance["degradation"]
     factors = fit_factors(PairDataset(root, "train"), degradation)
     done = _begin(out, exam, factors, overwrite=overwrite)
-    for unit in units:
-        contender, weights = contenders[unit]
-        key = f"{unit[0]} {unit[1]}"
-        if done.provenance["weights"].setdefault(key, weights) != weights:
-            raise ResultsError(f"{out} holds {key} with other weights. {REMEDY}")
-        if _has(done, unit):
-            continue
-        with testing(f"attributing {unit[0]}, seed {unit[1]}", exam.tiles[TEST]) as advance:
-            rows = attribute(
-                contender, root, factors, exam.scores, degradation=degradation, advance=advance
-            )
-            new = [{"model": unit[0], "seed": unit[1], **row} for row in rows]
+    todo = [unit for unit in units if not _has(done, unit, results, out)]
+    contenders = [_contender(unit, results, exam, asked) for unit in todo]  # or it is said now
+    for unit, contender in zip(todo, contenders, strict=True):
+        model, seed = unit
+        with testing(f"attributing {model}, seed {seed}", exam.tiles[TEST]) as advance:
+            how: dict[str, Any] = {"degradation": degradation, "advance": advance}
+            rows = attribute(contender, root, factors, exam.scores, **how)
+            new = [{"model": model, "seed": seed, **row} for row in rows]
         table = CaseResults.from_rows(new, {}).table
         if len(done.table):
             table = pd.concat([done.table, table], ignore_index=True)
-        done = CaseResults(table, done.provenance)
+        weights = {**done.provenance["weights"], f"{model} {seed}": _weights(unit, results)}
+        done = CaseResults(table, {**done.provenance, "weights": weights})
         write_case_results(done, out, overwrite=True)
     return done
+
+
+def attribute(
+    contender: Contender,
+    root: Path,
+    factors: Factors,
+    scores: Scores,
+    *,
+    degradation: str | Degradation = "physical",
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda patches: None,
+) -> Iterator[dict[str, Any]]:
+    """Test a model on every test patch in all `STATES`: rows without model and training.
+
+    Args:
+        contender: who super-resolves.
+        root: the set of pairs.
+        factors: of its training split, see `fit_factors`.
+        scores: the metrics.
+        degradation: how the synthetic images are made, in case I too.
+        seed: of the noise that is added; it is the same in all states.
+        advance: told the patches that are done.
+    """
+    real = PairDataset(root, TEST)
+    synthetic = PairDataset(root, TEST, "synthetic", degradation=degradation)
+    sensor = as_degradation(degradation, real.about)
+    for index, block in enumerate(real.tiles["block"]):
+        pair = real[index]
+        lr, hr = (pair[key].numpy().astype(np.float64) for key in ("lr", "hr"))
+        views = factors.views(hr, sensor, pair["id"])
+        images = [
+            factors.apply(lr, views, on=on, rng=np.random.default_rng([seed, index]))
+            for on in SUBSETS
+        ]
+        inputs = torch.from_numpy(np.stack(images).astype(np.float32))
+        inputs = torch.cat([inputs, synthetic[index]["lr"][None]])
+        for metric, values in _tested(contender, scores, inputs, pair).items():
+            for state, value in zip(STATES, values, strict=True):
+                place = {"split": TEST, "patch": pair["id"], "block": str(block)}
+                known = {"estimate": "sample", "metric": metric, "value": value}
+                yield {"case": state, **place, **known}
+        advance(1)
+
+
+def _tested(
+    contender: Contender, scores: Scores, lr: Tensor, pair: dict[str, Any]
+) -> dict[str, list[float]]:
+    """Scores of one patch whose LR image comes in N states (N, C, h, w)."""
+    hr = pair["hr"][None]
+    size = max(1, BATCH_PIXELS // hr[0, 0].numel())
+    found: dict[str, list[float]] = {}
+    for part in lr.split(size):
+        batch = Batch([pair["id"]] * len(part), part, hr.expand(len(part), -1, -1, -1))
+        guess = contender.guess(batch, 1)
+        if not guess.samples.isfinite().all():
+            raise LpipsSatError(f"values that are no numbers in the image of patch {pair['id']}")
+        for metric, values in scores(guess.samples[0], batch.hr, part).items():
+            found.setdefault(metric, []).extend(values)
+    return found
 
 
 def units_of(results: CaseResults, models: Sequence[str] = ()) -> list[Unit]:
@@ -129,7 +187,7 @@ def units_of(results: CaseResults, models: Sequence[str] = ()) -> list[Unit]:
 def _exam(results: CaseResults, root: Path, asked: Asked) -> Exam:
     """The test that the table is of; another set is refused."""
     known, about = results.provenance, read_about(root)
-    names = asked.metrics or list(known["metrics"])
+    names = asked.metrics or comparable(results)
     options: dict[str, Any] = {"data_range": known["data_range"], "weights": asked.metric_weights}
     scores = Scores(about, int(about["layout"]["tile"]), names, **options)
     how: dict[str, Any] = {"degradation": known["degradation"], "num_samples": 1}
@@ -144,20 +202,24 @@ def _exam(results: CaseResults, root: Path, asked: Asked) -> Exam:
     return exam
 
 
-def _contender(
-    unit: Unit, results: CaseResults, exam: Exam, asked: Asked
-) -> tuple[Contender, dict[str, Any]]:
+def _weights(unit: Unit, results: CaseResults) -> dict[str, Any]:
+    """What the table says of the weights that were tested in case II."""
+    known = results.provenance["weights"]
+    model, seed = unit
+    found = known.get(f"{model} synthetic {seed}") or known.get(f"{model} on real") or {}
+    return dict(found)
+
+
+def _contender(unit: Unit, results: CaseResults, exam: Exam, asked: Asked) -> Contender:
     """Who was tested in case II, with the same weights."""
-    (model, seed), known = unit, results.provenance
+    (model, seed), before = unit, _weights(unit, results)
     device = asked.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    before = known["weights"].get(f"{model} synthetic {seed}")
-    if before is None:
-        before = known["weights"].get(f"{model} on real", {})
-        if before.get("origin") == "predictions":
-            raise LpipsSatError(
-                f"{model} are images, and the attribution needs the model that made them: name "
-                "others with --model"
-            )
+    if before.get("origin") == "predictions":
+        raise LpipsSatError(
+            f"{model} are images, and the attribution needs the model that made them: name others "
+            "with --model"
+        )
+    if f"{model} synthetic {seed}" not in results.provenance["weights"]:
         contender, about = foreign(model, exam, "real", alone=False, device=device)
     else:
         trainings = trainings_of(results, exam.root, asked.runs, device=device)
@@ -170,7 +232,7 @@ def _contender(
         contender, about = Sampler(load_pipeline(weights.folder, device), seed), weights.describe()
     if about["sha256"] != before.get("sha256"):
         raise ResultsError(f"the table holds {model}, seed {seed}, with other weights than now")
-    return contender, plain_json(about)
+    return contender
 
 
 def _begin(out: Path, exam: Exam, factors: Factors, *, overwrite: bool) -> CaseResults:
@@ -186,6 +248,10 @@ def _begin(out: Path, exam: Exam, factors: Factors, *, overwrite: bool) -> CaseR
     return there
 
 
-def _has(done: CaseResults, unit: Unit) -> bool:
-    table = done.table
-    return bool(((table["model"] == unit[0]) & (table["seed"] == unit[1])).any())
+def _has(done: CaseResults, unit: Unit, results: CaseResults, out: Path) -> bool:
+    """Whether a unit is done, with the weights that `results` has."""
+    name = " ".join(map(str, unit))
+    there, now = done.provenance["weights"].get(name), _weights(unit, results)
+    if there is not None and there.get("sha256") != now.get("sha256"):
+        raise ResultsError(f"{out} holds {name} with other weights. {REMEDY}")
+    return there is not None

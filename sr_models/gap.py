@@ -15,29 +15,21 @@ The scores are kept as a table of the experiment, in which "II" and "I" are the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
-from lpips_sat.errors import LpipsSatError, ResultsError
+from lpips_sat.errors import ResultsError
 from lpips_sat.stats import Interval, bootstrap_crossed
 
-from .contenders import Batch, Contender
-from .data.degradation import Degradation
-from .data.factors import FACTORS, Factors
-from .data.pairs import PairDataset, as_degradation
-from .exam import BATCH_PIXELS
+from .data.factors import FACTORS
 from .results import CaseResults
-from .scores import Scores
-from .summary import TEST, gap_of
+from .summary import gap_of
 
 Array = npt.NDArray[np.float64]
 REST = "rest"
@@ -99,7 +91,7 @@ class Attribution:
 def gaps(
     results: CaseResults, models: Sequence[str] = (), metrics: Sequence[str] = ()
 ) -> dict[tuple[str, str], Interval]:
-    """II - I by model and metric, paired by patch and training; none named = all there are.
+    """II - I by model and metric, paired by patch and training; none named = all that compare.
 
     Raises:
         ResultsError: the table lacks the cases I and II, or a model or metric that is named.
@@ -112,67 +104,13 @@ def gaps(
             "no model of the table was tested in the cases I and II: run `mindgap evaluate --case "
             "I --case II`"
         )
-    known = metrics or list(results.provenance["metrics"])
+    known = metrics or comparable(results)
     return {(model, metric): gap_of(results, model, metric) for model in named for metric in known}
 
 
-def attribute(
-    contender: Contender,
-    root: Path,
-    factors: Factors,
-    scores: Scores,
-    *,
-    degradation: str | Degradation = "physical",
-    seed: int = 0,
-    advance: Callable[[int], None] = lambda patches: None,
-) -> Iterator[dict[str, Any]]:
-    """Test a model on every test patch in all `STATES`: rows without model and training.
-
-    Args:
-        contender: who super-resolves.
-        root: the set of pairs.
-        factors: of its training split, see `fit_factors`.
-        scores: the metrics.
-        degradation: how the synthetic images are made, in case I too.
-        seed: of the noise that is added; it is the same in all states.
-        advance: told the patches that are done.
-    """
-    real = PairDataset(root, TEST)
-    synthetic = PairDataset(root, TEST, "synthetic", degradation=degradation)
-    sensor = as_degradation(degradation, real.about)
-    for index, block in enumerate(real.tiles["block"]):
-        pair = real[index]
-        lr, hr = (pair[key].numpy().astype(np.float64) for key in ("lr", "hr"))
-        views = factors.views(hr, sensor, pair["id"])
-        images = [
-            factors.apply(lr, views, on=on, rng=np.random.default_rng([seed, index]))
-            for on in SUBSETS
-        ]
-        inputs = torch.from_numpy(np.stack(images).astype(np.float32))
-        inputs = torch.cat([inputs, synthetic[index]["lr"][None]])
-        for metric, values in _tested(contender, scores, inputs, pair).items():
-            for state, value in zip(STATES, values, strict=True):
-                place = {"split": TEST, "patch": pair["id"], "block": str(block)}
-                known = {"estimate": "sample", "metric": metric, "value": value}
-                yield {"case": state, **place, **known}
-        advance(1)
-
-
-def _tested(
-    contender: Contender, scores: Scores, lr: torch.Tensor, pair: dict[str, Any]
-) -> dict[str, list[float]]:
-    """Scores of one patch whose LR image comes in N states (N, C, h, w)."""
-    hr = pair["hr"][None]
-    size = max(1, BATCH_PIXELS // hr[0, 0].numel())
-    found: dict[str, list[float]] = {}
-    for part in lr.split(size):
-        batch = Batch([pair["id"]] * len(part), part, hr.expand(len(part), -1, -1, -1))
-        guess = contender.guess(batch, 1)
-        if not guess.samples.isfinite().all():
-            raise LpipsSatError(f"values that are no numbers in the image of patch {pair['id']}")
-        for metric, values in scores(guess.samples[0], batch.hr, part).items():
-            found.setdefault(metric, []).extend(values)
-    return found
+def comparable(results: CaseResults) -> list[str]:
+    """The metrics that mean the same in I and II: not those that are relative to the LR image."""
+    return [name for name in results.provenance["metrics"] if not name.startswith("opensr-")]
 
 
 def attributions(results: CaseResults) -> list[Attribution]:

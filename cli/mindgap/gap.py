@@ -29,7 +29,10 @@ COARSE = ("psnr", "cpsnr", "sam", "ergas")
 @options.path_argument("results", metavar="RESULTS.parquet")
 @click.option("--model", "models", multiple=True, help="One of the table's. May be repeated.")
 @click.option(
-    "--metrics", type=options.NAMES, multiple=True, help="Some of the table's.  [default: all]"
+    "--metrics",
+    type=options.NAMES,
+    multiple=True,
+    help="Some of the table's.  [default: those not relative to LR]",
 )
 @click.option(
     "--attribute",
