@@ -45,13 +45,8 @@ def check_absent(path: StrPath) -> None:
         raise OutputExistsError(f"{path} exists: choose another name")
 
 
-@contextmanager
-def whole_folder(path: StrPath, *, mark: str, overwrite: bool = False) -> Iterator[Path]:
-    """Give a folder beside `path` to fill; move it there if all went well, else delete it.
-
-    mark: a file that every such folder holds. What exists is replaced only with `overwrite`, and
-    only if it holds that file: a mistyped name must not delete somebody's home.
-    """
+def check_folder(path: StrPath, *, mark: str, overwrite: bool) -> None:
+    """Refuse a folder that exists, unless `overwrite` and it holds the file `mark`."""
     target = Path(path)
     if target.exists() and not overwrite:
         raise OutputExistsError(f"{target} exists: choose another name or pass --overwrite")
@@ -60,6 +55,17 @@ def whole_folder(path: StrPath, *, mark: str, overwrite: bool = False) -> Iterat
             f"{target} holds no {mark}, so it is not an earlier output and is not replaced: choose "
             "another name"
         )
+
+
+@contextmanager
+def whole_folder(path: StrPath, *, mark: str, overwrite: bool = False) -> Iterator[Path]:
+    """Give a folder beside `path` to fill; move it there if all went well, else delete it.
+
+    mark: a file that every such folder holds. What exists is replaced only with `overwrite`, and
+    only if it holds that file: a mistyped name must not delete somebody's home.
+    """
+    check_folder(path, mark=mark, overwrite=overwrite)
+    target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     new, old = beside / "new", beside / "old"

@@ -104,13 +104,13 @@ def bootstrap_crossed(
     index = _cluster_index(clusters, data.shape[1])
     counts = np.bincount(index)
     sums = np.stack([np.bincount(index, weights=row) for row in data])
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for i in range(resamples):
-        columns = rng.integers(len(counts), size=len(counts))
-        rows = rng.integers(len(data), size=len(data))
-        means[i] = sums[np.ix_(rows, columns)].sum() / (len(rows) * counts[columns].sum())
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    rng = np.random.default_rng([seed, 1])  # not the one that draws the clusters
+    means = []
+    for draw in _draws(len(counts), resamples, seed):
+        rows = rng.integers(len(data), size=(len(draw), len(data)))
+        drawn = np.take_along_axis(sums[rows].sum(axis=1), draw, axis=1).sum(axis=1)
+        means.append(drawn / (len(data) * counts[draw].sum(axis=1)))
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(data.mean()), float(low), float(high), data.size, len(counts))
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
@@ -24,7 +25,7 @@ from .outputs import StrPath
 from .pair import Image, PairMask
 from .radiometry import RadiometryOptions, canonical_band
 
-__all__ = ["grid_in", "open_image", "open_mask", "reprojected"]
+__all__ = ["crs_of", "grid_in", "open_image", "open_mask", "reprojected"]
 
 # Pixels by which GDAL may miss the exact place where it interpolates (its default is 0.125).
 TOLERANCE_PX = 0.01
@@ -70,6 +71,12 @@ def reprojected(stack: ExitStack, side: FileSide, grid: Grid, resampling: str) -
         )
     known = {"src_nodata": side.radiometry.nodata, "nodata": math.nan, "dtype": "float64"}
     return replace(side, src=_warp(stack, side.src, grid, Resampling[resampling], **known))
+
+
+def crs_of(code: str) -> Any:
+    """Find a CRS by its code, such as EPSG:32631."""
+    with clear_errors(code, "find the CRS"):
+        return CRS.from_string(code)
 
 
 def grid_in(grid: Grid, crs: Any) -> Grid:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +38,7 @@ def sample(out: Path, overwrite: bool) -> None:
     """
     from sr_models.data.sample_pairs import build_sample_pairs
 
-    with _progress() as report:
+    with tile_progress() as report:
         about = build_sample_pairs(out, overwrite=overwrite, progress=report)
     click.echo(
         json.dumps({str(out / name): _brief(what) for name, what in about.items()}, indent=2)
@@ -68,6 +70,14 @@ def sample(out: Path, overwrite: bool) -> None:
     help="Least RMS of detail finer than an LR pixel.  [default: 0.004]",
 )
 @click.option("--seed", type=click.IntRange(0), help="Which block goes where.  [default: 0]")
+@click.option(
+    "--lr-date", default="", help="When LR was taken, such as 2024-06-30 or 2024-06-30T10:10."
+)
+@click.option("--hr-date", default="", help="When HR was taken.")
+@click.option(
+    "--lr-view", type=click.FloatRange(0, 90), help="Zenith angle of LR's view in degrees."
+)
+@click.option("--hr-view", type=click.FloatRange(0, 90), help="The same for HR.")
 @click.option("--note", default="", help="Licence or attribution, to keep with the set.")
 @options.overwrite
 def build(
@@ -91,9 +101,13 @@ def build(
 
     names = ("tile", "block", "margin", "min_texture", "seed")
     layout = Layout(**{k: v for k in names if (v := said.pop(k)) is not None})
-    low, high = _sources(lr_path, hr_path, said)
+    seen = {k: said.pop(k) for k in ("lr_date", "hr_date", "lr_view", "hr_view")}
+    low, high = (
+        replace(source, date=seen[f"{side}_date"], view=_known(seen[f"{side}_view"]))
+        for side, source in zip(("lr", "hr"), _sources(lr_path, hr_path, said), strict=True)
+    )
     known: dict[str, Any] = {"mask": mask, "layout": layout, "sun_zenith": sun_zenith}
-    with _progress() as report:
+    with tile_progress() as report:
         about = build_pairs(
             low, high, out, note=note, overwrite=overwrite, progress=report, **known
         )
@@ -132,6 +146,11 @@ def _sources(lr_path: str, hr_path: str, said: dict[str, Any]) -> tuple[Source, 
     )
 
 
+def _known(number: float | None) -> float:
+    """The number, or NaN where it was not said."""
+    return math.nan if number is None else number
+
+
 def _brief(about: dict[str, Any]) -> dict[str, Any]:
     """The part of `dataset.json` that answers: did it work?"""
     keys = ("factor", "tiles", "left_out", "median_shift_lr_px")
@@ -139,7 +158,7 @@ def _brief(about: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
+def tile_progress() -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr, where that is a terminal."""
     columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn())
     with Progress(

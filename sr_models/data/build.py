@@ -1,65 +1,57 @@
-"""Two georeferenced rasters of two sensors in, a set of aligned pairs out.
+"""Two georeferenced rasters of two sensors in, a set of aligned pairs out (see sets.py).
 
-The set is a folder: `lr/ID.tif` and `hr/ID.tif` (float32 values, georeferenced), `manifest.parquet`
-(one row per tile, those left out too), `dataset.json` (what was made of what, how) and
-`preview.png`. It appears whole or not at all.
+The set appears whole or not at all.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import torch
 
 from lpips_sat.grid import Grid
 from lpips_sat.outputs import StrPath, whole_folder
 from lpips_sat.pair import Image, PairMask
 from lpips_sat.radiometry import RadiometryOptions, check_range
-from lpips_sat.raster import write_raster
-from lpips_sat.registration import MIN_SIZE, estimate_shift
+from lpips_sat.registration import MIN_SIZE
 from lpips_sat.warp import open_image, open_mask
 
 from .errors import PairError
 from .grids import common_grid, gsd, nested
-from .preview import write_preview
-from .tiles import TEST_UNTEXTURED, Layout, Place, assign_blocks
-
-MANIFEST = "manifest.parquet"
-DATASET = "dataset.json"
-PREVIEW = "preview.png"
-COLUMNS = (
-    "id",  # r00128_c00000: its first row and column
-    "split",  # train, val, test, test_untextured; empty = left out
-    "left_out",  # why: invalid (nodata, clouds) or untextured
-    "block",  # the tiles that are split together, and resampled together in a bootstrap
-    *("row", "col"),  # in HR pixels of the common grid
-    *("left", "bottom", "right", "top", "crs"),  # bounds in units of the CRS
-    "valid",  # share of pixels valid in both images and the mask; 1 in every split
-    "texture",  # see `texture`; NaN where the tile is not wholly valid, as what follows
-    *("shift_y", "shift_x"),  # of LR against HR, in LR pixels
-    "reliability",  # of the shift, in [0, 1]
-    *("lr", "hr"),  # files, relative to the set
-)
+from .sets import COLUMNS, DATASET, finish_set, record_of, split_tiles, start_set, write_tile
+from .tiles import Layout, Place
 
 
 @dataclass(frozen=True)
 class Source:
-    """A raster, what its numbers mean, and its bands to use in this order (None: those of both)."""
+    """A raster, what its numbers mean, and its bands to use in this order (None: those of both).
+
+    date: of the acquisition, ISO 8601; view: zenith angle of the view in degrees. Both are recorded
+    for the audit; empty and NaN = not known.
+    """
 
     path: StrPath
     radiometry: RadiometryOptions = field(default_factory=RadiometryOptions)
     bands: Sequence[str] | None = None
+    date: str = ""
+    view: float = math.nan
+
+    def __post_init__(self) -> None:
+        """Refuse a date that is none."""
+        try:
+            if self.date:
+                datetime.fromisoformat(self.date)
+        except ValueError as error:
+            raise PairError(
+                f"{self.date!r} is no date: expected one such as 2024-06-30 or 2024-06-30T10:10"
+            ) from error
 
     @property
     def name(self) -> str:
@@ -127,42 +119,12 @@ def build_pairs(
             factor,
         )
         folder = stack.enter_context(whole_folder(out, overwrite=overwrite, mark=DATASET))
-        table = _cut(scene, grid, folder, layout, progress)
+        acquired = {"lr_date": lr.date, "hr_date": hr.date, "lr_view": lr.view, "hr_view": hr.view}
+        table = _cut(scene, grid, folder, layout, progress, acquired)
         split_tiles(table, layout)
-        _forget_unused(folder, table)
-        table.to_parquet(folder / MANIFEST, index=False)
-        resampled = not nested(native.grid, fine)
-        about = _describe(lr, hr, scene, native.grid, resampled, layout, table)
+        about = _describe(lr, hr, scene, native.grid, not nested(native.grid, fine), layout)
         about |= {"sun_zenith": sun_zenith, "mask": mask and Path(mask).name, "note": note}
-        (folder / DATASET).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        write_preview(folder / PREVIEW, folder, table, about)
-    return about
-
-
-def split_tiles(table: pd.DataFrame, layout: Layout) -> None:
-    """Fill in `split` and `left_out` of a manifest from its validity, texture and blocks."""
-    if not (table["valid"] == 1).any():
-        best = f"; the best has {table['valid'].max():.1%}" if len(table) else ""
-        raise PairError(
-            f"none of {len(table)} tiles of {layout.tile} px is valid in both images and the mask "
-            f"(nodata, clouds){best}: take smaller tiles (--tile) or another scene"
-        )
-    usable = table["valid"] == 1
-    textured = usable & (table["texture"] >= layout.min_texture)
-    per_block = textured.groupby(table["block"]).sum()
-    counts = {str(block): int(count) for block, count in per_block.items()}
-    split_of = table["block"].map(assign_blocks(counts, layout))
-    table["split"] = split_of.where(textured, "")
-    table.loc[usable & ~textured & (split_of == "test"), "split"] = TEST_UNTEXTURED
-    table["left_out"] = np.where(
-        table["split"] != "", "", np.where(usable, "untextured", "invalid")
-    )
-
-
-def texture(hr: npt.NDArray[np.floating[Any]], factor: int) -> float:
-    """RMS of the detail of (C, H, W) finer than factor x factor pixels, over all bands."""
-    mean = _box(hr, factor)
-    return float(np.sqrt(np.mean((hr - mean.repeat(factor, 1).repeat(factor, 2)) ** 2)))
+        return finish_set(folder, table, about)
 
 
 def _cut(
@@ -171,20 +133,22 @@ def _cut(
     folder: Path,
     layout: Layout,
     progress: Callable[[int, int], None],
+    acquired: dict[str, Any],
 ) -> pd.DataFrame:
     """Write every valid tile; return one row per tile without its split."""
     f = scene.factor
     places = layout.places(grid.height * f, grid.width * f)
-    for name in ("lr", "hr"):
-        (folder / name).mkdir()
+    start_set(folder)
     rows = []
     for done, place in enumerate(places, start=1):
-        rows.append(_cut_tile(scene, grid, folder, layout.tile, place))
+        rows.append(_cut_tile(scene, grid, folder, layout.tile, place, acquired))
         progress(done, len(places))
     return pd.DataFrame(rows, columns=[*COLUMNS])
 
 
-def _cut_tile(scene: _Scene, grid: Grid, folder: Path, tile: int, place: Place) -> dict[str, Any]:
+def _cut_tile(
+    scene: _Scene, grid: Grid, folder: Path, tile: int, place: Place, acquired: dict[str, Any]
+) -> dict[str, Any]:
     """Write one tile if it is wholly valid; return its row of the manifest."""
     f = scene.factor
     size = tile // f
@@ -196,59 +160,23 @@ def _cut_tile(scene: _Scene, grid: Grid, folder: Path, tile: int, place: Place) 
     valid &= lr_valid.repeat(f, 0).repeat(f, 1)
     if scene.mask is not None:
         valid &= scene.mask.read(window)
-    record = dict.fromkeys(COLUMNS, math.nan) | _where(place, part)
-    record["valid"] = float(valid.mean())
+    record = record_of(place, part, float(valid.mean()), **acquired)
     if not valid.all():
         return record
-    for name, values, image in (("lr", lr, scene.lr), ("hr", hr, scene.hr)):
+    for values, image in ((lr, scene.lr), (hr, scene.hr)):
         check_range(values, np.ones(values.shape[1:], bool), image.radiometry, source=image.path)
-        record[name] = f"{name}/{place.id}.tif"
-        here = part if name == "lr" else part.refine(f)
-        _write_tile(folder / record[name], values, here, image.radiometry.bands)
-    shift = estimate_shift(*(torch.from_numpy(x)[None] for x in (lr, _box(hr, f))))
-    record |= {"texture": texture(hr, f), "reliability": shift.reliability}
-    return record | {"shift_y": shift.dy, "shift_x": shift.dx}
-
-
-def _where(place: Place, part: Grid) -> dict[str, Any]:
-    """What is known of a tile before any pixel is read; `part`: its place in the LR grid."""
-    xs, ys = zip(*part.corners(), strict=True)
-    bounds = {"left": min(xs), "right": max(xs), "bottom": min(ys), "top": max(ys)}
-    empty = dict.fromkeys(("split", "left_out", "lr", "hr"), "")
-    named = {"id": place.id, "block": place.block, "row": place.row, "col": place.col}
-    return named | bounds | empty | {"crs": part.crs.to_string()}
-
-
-def _write_tile(path: Path, values: npt.NDArray[Any], grid: Grid, bands: Sequence[str]) -> None:
-    known: dict[str, Any] = {"scale": 1.0, "offset": 0.0, "nodata": math.nan, "tags": {}}
-    write_raster(path, values.astype(np.float32), grid, bands=bands, description="", **known)
-
-
-def _forget_unused(folder: Path, table: pd.DataFrame) -> None:
-    """Delete the files of tiles that no split holds."""
-    unused = (table["split"] == "") & (table["lr"] != "")
-    for name in ("lr", "hr"):
-        for file in table.loc[unused, name]:
-            (folder / file).unlink()
-        table.loc[unused, name] = ""
+    bands = (scene.lr.radiometry.bands, scene.hr.radiometry.bands)
+    return write_tile(folder, record, part, lr, hr, bands=bands)
 
 
 def _describe(
-    lr: Source,
-    hr: Source,
-    scene: _Scene,
-    native: Grid,
-    resampled: bool,
-    layout: Layout,
-    table: pd.DataFrame,
+    lr: Source, hr: Source, scene: _Scene, native: Grid, resampled: bool, layout: Layout
 ) -> dict[str, Any]:
     def side(source: Source, image: Image) -> dict[str, Any]:
         radiometry = image.radiometry
         about = {"file": source.name, "bands": list(radiometry.bands), "gsd": gsd(image.grid)}
-        return about | {"radiometry": radiometry.describe()}
+        return about | {"radiometry": radiometry.describe(), "date": source.date}
 
-    usable = table[table["split"] != ""]
-    shift = pd.Series(np.hypot(usable["shift_x"], usable["shift_y"]))
     return {
         "factor": scene.factor,
         "kind": scene.hr.radiometry.kind,
@@ -256,10 +184,6 @@ def _describe(
         "lr": side(lr, scene.lr),
         "hr": side(hr, scene.hr) | {"native_gsd": gsd(native), "resampled": resampled},
         "layout": asdict(layout) | {"shares": list(layout.shares)},
-        "tiles": dict(Counter(usable["split"])),
-        "left_out": dict(Counter(v for v in table["left_out"] if v)),
-        "median_shift_lr_px": round(float(shift.median()), 3),
-        "versions": {name: version(name) for name in ("lpips-sat", "numpy", "rasterio")},
     }
 
 
@@ -294,9 +218,3 @@ def _check_kinds(lr: Image, hr: Image) -> None:
             f"{lr.path} holds {lr.radiometry.kind} values, {hr.path} {hr.radiometry.kind} values: "
             "expected the same kind; say what they are with --radiometry and --hr-radiometry"
         )
-
-
-def _box(image: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
-    """Mean of (C, H, W) over factor x factor pixels."""
-    bands, height, width = image.shape
-    return image.reshape(bands, height // factor, factor, width // factor, factor).mean((2, 4))

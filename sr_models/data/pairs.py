@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 from lpips_sat.outputs import StrPath
 from lpips_sat.warp import open_image
 
-from .build import DATASET, MANIFEST
 from .degradation import SENTINEL2, Bicubic, Blind, Degradation, sentinel2
 from .errors import DegradationError, PairError
+from .sets import DATASET, MANIFEST
 
 Regime = Literal["real", "synthetic"]
 DEGRADATIONS = ("physical", "bicubic", "blind")

@@ -134,3 +134,18 @@ def test_small_images_are_refused_and_small_tiles_add_nothing(scene):
     with pytest.raises(MetricInputError, match=r"MTF needs.*64 x 64 pixels, got 224 x 63"):
         mtf(small, small)
     assert mtf_sums(small, small).tolist() == [[0.0] * 65]
+
+
+@pytest.mark.parametrize("window", [16, 32])
+def test_small_images_are_seen_through_smaller_windows(scene, window):
+    pred, ref = (x[..., :window, :window] for x in (blurred(scene, 0.7), scene))
+    ratio = spectral_energy(pred, ref, window=window)
+    assert ratio.shape == (1, window // 2)
+    with pytest.raises(MetricInputError, match="64"):
+        spectral_energy(pred, ref)
+    frequency = ring_frequencies(window)
+    assert frequency[-1] == 0.5
+    whole = spectral_energy(blurred(scene, 0.7), scene, window=window)[0]
+    expected = torch.exp(-4 * (pi * 0.7 * frequency) ** 2)
+    seen = (expected > 0.1) & (frequency > 2 / window)  # the first rings see the window's own width
+    torch.testing.assert_close(whole[seen], expected[seen], rtol=0.12, atol=0.01)

@@ -12,8 +12,9 @@ from rasterio.warp import transform as to_crs
 from lpips_sat import LpipsSatError
 from lpips_sat.errors import OutputExistsError, RadiometryError
 from lpips_sat.radiometry import RadiometryOptions
-from sr_models.data.build import Source, build_pairs, texture
+from sr_models.data.build import Source, build_pairs
 from sr_models.data.errors import PairError
+from sr_models.data.sets import texture
 from tests.sr_models.data.conftest import SMALL
 
 

@@ -5,19 +5,8 @@ import json
 import pandas as pd
 import pytest
 from affine import Affine
-from click.testing import CliRunner
-
-from lpips_sat.cli.mindgap import main
 
 SMALL = ("--tile", 32, "--block", 1, "--margin", 8, "--min-texture", 1e-4)
-
-
-@pytest.fixture
-def mindgap():
-    def call(*args):
-        return CliRunner().invoke(main, [str(a) for a in args], prog_name="mindgap")
-
-    return call
 
 
 @pytest.fixture

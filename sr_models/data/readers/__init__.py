@@ -1,0 +1,1 @@
+"""Public sets in their published layouts, one module each, read as pairs."""
