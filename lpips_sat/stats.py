@@ -202,7 +202,8 @@ def paired_differences(
     if not finite or index.max() == 0:
         return found
     counts = np.bincount(index).astype(np.float64)
-    sums = np.stack([np.bincount(index, weights=columns[k]) for k in finite], axis=1)
+    by_pair = [np.bincount(index, weights=columns[k]) for k in finite]
+    sums = np.stack(by_pair, axis=1).astype(np.float64)
     center, error = _ratio_and_error(np.ones((1, len(counts))), sums, counts)
     largest = []
     for draw in _draws(len(counts), resamples, seed):

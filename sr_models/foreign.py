@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from lpips_sat import LpipsSatError
 
+from .cards import read_card, sha256
 from .contenders import Ceiling, Contender, Plain, Sampler
 from .data.pairs import Regime
 from .pipeline import SRPipeline
 from .predictions import Predictions, holds_predictions
 from .profiles import models as trainable
-from .registry import CHECKPOINTS, GROUP, Bicubic, load_model, names, pipeline_folder, read_card
-from .weights import weights_hash
+from .registry import CHECKPOINTS, GROUP, Bicubic, load_model, names, pipeline_folder
 
 if TYPE_CHECKING:
     from .exam import Exam
@@ -69,7 +69,7 @@ def _pipeline(model: SRPipeline, name: str, exam: Exam) -> tuple[Contender, dict
             f"{', '.join(have)} and a factor of {factor}"
         )
     folder = pipeline_folder(Path(name)) or CHECKPOINTS / name
-    about = {"origin": "pipeline", "sha256": weights_hash(folder), "about": read_card(folder)}
+    about = {"origin": "pipeline", "sha256": sha256(folder), "about": read_card(folder)}
     return Sampler(model), about
 
 

@@ -7,7 +7,6 @@ callable without arguments that returns the model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,13 +17,14 @@ import numpy.typing as npt
 
 from lpips_sat import LpipsSatError
 
+from .cards import MARK, check_weights, read_card
+
 if TYPE_CHECKING:
     from .pipeline import SRPipeline
 
 GROUP = "sr_models.models"
 # Trained pipelines of this repository; they are not part of the wheel.
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
-MARK = "model_index.json"  # what a saved pipeline holds
 Array = npt.NDArray[np.float32]
 
 
@@ -92,19 +92,11 @@ def pipeline_folder(path: Path) -> Path | None:
     return None
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """What a saved pipeline says of its weights, without loading them; empty if nothing."""
-    try:
-        about: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LpipsSatError(f"cannot read {folder / MARK}: {error}") from error
-    return dict(about.get("card") or {})
-
-
 def load_pipeline(folder: Path, device: str) -> SRPipeline:
     """A saved pipeline on a device; a damaged one is one clear line."""
     from .pipeline import SRPipeline
 
+    check_weights(folder)
     try:
         loaded = SRPipeline.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:

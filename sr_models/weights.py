@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from lpips_sat import LpipsSatError
 
 from . import registry
+from .cards import MARK, read_card, sha256
 from .data.pairs import PairDataset, Regime
 from .profiles import Profile, load_profile
 
 if TYPE_CHECKING:
     from .training import Report
-
-STATE = Path("unet") / "diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Weights:
         return {
             "origin": self.origin,
             "name": named,
-            "sha256": weights_hash(self.folder),
+            "sha256": sha256(self.folder),
             "about": self.about,
         }
 
@@ -86,6 +84,7 @@ class Trainings:
             lr_bands=pairs.about["lr"]["bands"],
             validation=held_out,
             device=self.device,
+            about=about_of(self.root, regime, self.degradation),
             report=report,
         )
         return _of_run(out)
@@ -105,12 +104,12 @@ class Trainings:
 
     def _shipped(self, model: str, regime: Regime, seed: int) -> Weights | None:
         """The checkpoint whose card says that it is this training."""
-        candidates = sorted(registry.CHECKPOINTS.glob(f"*-{model}-{regime}/{registry.MARK}"))
+        candidates = sorted(registry.CHECKPOINTS.glob(f"*-{model}-{regime}/{MARK}"))
         if not candidates or self.changes:
             return None
         wanted = self._fingerprint(regime, seed)
         for path in candidates:
-            card = registry.read_card(path.parent)
+            card = read_card(path.parent)
             made = (card.get("pairs"), card.get("seed"), card.get("profile", "small"))
             if made == (wanted, seed, self.profile):
                 return Weights(path.parent, "checkpoint", card)
@@ -143,17 +142,15 @@ class Trainings:
         return fingerprint(self._pairs("train", regime, seed))
 
 
+def about_of(root: Path, regime: Regime, degradation: str) -> dict[str, Any]:
+    """What a card says of the pairs that a model learned from."""
+    about = {"data": set_name(root), "regime": regime}
+    return about if regime == "real" else about | {"degradation": degradation}
+
+
 def set_name(root: Path) -> str:
     """What a set of pairs is called: its folder."""
     return root.resolve().name
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 of the weights of a saved pipeline."""
-    path = folder / STATE
-    if not path.is_file():
-        raise LpipsSatError(f"{folder} holds no {STATE}: the pipeline is damaged, save it again")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _of_run(out: Path) -> Weights:

@@ -149,7 +149,8 @@ def split_tiles(table: pd.DataFrame, layout: Layout) -> None:
         )
     usable = table["valid"] == 1
     textured = usable & (table["texture"] >= layout.min_texture)
-    counts = textured.groupby(table["block"]).sum().astype(int).to_dict()
+    per_block = textured.groupby(table["block"]).sum()
+    counts = {str(block): int(count) for block, count in per_block.items()}
     split_of = table["block"].map(assign_blocks(counts, layout))
     table["split"] = split_of.where(textured, "")
     table.loc[usable & ~textured & (split_of == "test"), "split"] = TEST_UNTEXTURED
@@ -247,7 +248,7 @@ def _describe(
         return about | {"radiometry": radiometry.describe()}
 
     usable = table[table["split"] != ""]
-    shift = np.hypot(usable["shift_x"], usable["shift_y"])
+    shift = pd.Series(np.hypot(usable["shift_x"], usable["shift_y"]))
     return {
         "factor": scene.factor,
         "kind": scene.hr.radiometry.kind,

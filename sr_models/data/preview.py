@@ -25,21 +25,23 @@ def write_preview(path: Path, folder: Path, table: pd.DataFrame, about: dict[str
     textured = used[used["split"] != "test_untextured"]
     chosen = textured.iloc[np.linspace(0, len(textured) - 1, min(SHOWN, len(textured))).astype(int)]
     tile = int(about["layout"]["tile"])
-    pairs = {
-        row.id: [_read(folder / row.lr), _read(folder / row.hr)] for row in chosen.itertuples()
-    }
-    low, high = np.percentile(np.concatenate([hr.ravel() for _, hr in pairs.values()]), (1, 99))
+    pairs = [
+        (_read(folder / lr), _read(folder / hr))
+        for lr, hr in zip(chosen["lr"], chosen["hr"], strict=True)
+    ]
+    low, high = np.percentile(np.concatenate([hr.ravel() for _, hr in pairs]), (1, 99))
     shrink = MAP_PX / max(table["row"].max() + tile, table["col"].max() + tile)
     side = max(1, round(tile * shrink))
     sheet = Image.new("RGB", (MAP_PX, MAP_PX + 2 * PAIR_PX), "white")
     draw = ImageDraw.Draw(sheet)
-    for row in used.itertuples():
-        corner = round(row.col * shrink), round(row.row * shrink)
-        picture = _picture(_read(folder / row.hr), low, high, side)
+    shown = (used[name] for name in ("row", "col", "hr", "split"))
+    for row, col, name, split in zip(*shown, strict=True):
+        corner = round(col * shrink), round(row * shrink)
+        picture = _picture(_read(folder / name), low, high, side)
         sheet.paste(picture, corner)
         end = corner[0] + side - 1, corner[1] + side - 1
-        draw.rectangle([corner, end], outline=COLORS[row.split], width=3)
-    for i, (lr, hr) in enumerate(pairs.values()):
+        draw.rectangle([corner, end], outline=COLORS[split], width=3)
+    for i, (lr, hr) in enumerate(pairs):
         x, y = (i % 3) * 2 * PAIR_PX, MAP_PX + (i // 3) * PAIR_PX
         sheet.paste(_picture(lr, low, high, PAIR_PX), (x, y))
         sheet.paste(_picture(hr, low, high, PAIR_PX), (x + PAIR_PX, y))

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from lpips_sat import LpipsSatError
 from lpips_sat.cli.mindgap import main
 from lpips_sat.errors import ResultsError, UnknownMetricError
+from sr_models import cards, exam, foreign, registry, training
 from sr_models import evaluate as module
-from sr_models import exam, foreign, registry, training
 from sr_models.data.build import Source, build_pairs
 from sr_models.data.pairs import PairDataset
 from sr_models.data.tiles import Layout
@@ -328,7 +328,7 @@ def test_shipped_weights_are_taken_where_they_were_trained_on_this_set(
     about = results.provenance["weights"]["resshift real 0"]
     assert (about["origin"], about["name"]) == ("checkpoint", "toy-resshift-real")
     assert about["about"]["steps"] == 7
-    assert registry.read_card(shipped) == card
+    assert cards.read_card(shipped) == card
     for other in ({"seeds": 2}, {"cases": ("II",)}, {"changes": SHORT}, {"profile": "paper"}):
         with pytest.raises(LpipsSatError, match="not trained yet: resshift"):
             run("resshift", train=False, out=tmp_path / "o.parquet", **{**asked, **other})
