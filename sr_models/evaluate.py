@@ -227,6 +227,8 @@ class _Evaluation:
 
     def _begin(self, overwrite: bool) -> None:
         """Take up the table that is there, if it fits."""
+        if self.out.suffix.lower() != ".parquet":
+            raise ResultsError(f"{self.out}: expected a name that ends in .parquet")
         asked = self.asked
         how = {"version": __version__, "profile": asked.profile, "changes": dict(asked.changes)}
         settings = plain_json({**how, **self.exam.describe()})

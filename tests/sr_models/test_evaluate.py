@@ -350,6 +350,7 @@ def test_what_cannot_be_had_is_refused_before_the_work_begins(truth, run, pipeli
     refused("holds neither a pipeline nor predictions", str(truth))
     refused("'sam': sam needs two bands", "bicubic", metrics=("sam",), error=UnknownMetricError)
     refused("at least 176 px", "bicubic", metrics=("ms-ssim",), error=UnknownMetricError)
+    refused(r"ends in \.parquet", "bicubic", out=tmp_path / "r.csv", error=ResultsError)
     refused("unknown degradation 'best'", "bicubic", degradation="best")
     for name, options in (("x4", {"scale": 4}), ("rgb", {"bands": ("B04", "B03", "B02")})):
         pipeline(**options).save_pretrained(tmp_path / name)
