@@ -209,15 +209,22 @@ def _gap_table(results: CaseResults, gaps: dict[tuple[str, str], Interval]) -> T
 
 
 def _share_table(results: CaseResults, found: list[Attribution]) -> Table:
-    """One line per model and metric, one column per part."""
+    """One line per part of a model's gap in a metric."""
     table = _table("The gap shared out: the parts add up to it")
-    for name in ("model", "metric"):
+    table.show_lines = False
+    for name in ("model", "metric", "part"):
         table.add_column(name)
-    for name in ("gap", "registration", "radiometry", "MTF", "noise", "rest"):
+    for name in ("mean", "interval", "of the gap"):
         table.add_column(name, justify="right")
     for one in found:
-        parts = [_cell(part, one.metric) for part in one.intervals().values()]
-        table.add_row(escape(one.model), _heading(results, one.metric), *parts)
+        parts = one.intervals()
+        whole = parts["gap"].mean
+        for name, part in parts.items():
+            mean, _, interval = _cell(part, one.metric).partition("\n")
+            share = f"{part.mean / whole:.0%}" if whole and math.isfinite(whole) else ""
+            head = (escape(one.model), _heading(results, one.metric)) if name == "gap" else ("", "")
+            table.add_row(*head, name, mean, interval, share)
+        table.add_section()
     return table
 
 

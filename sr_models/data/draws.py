@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Samples:
     """Pairs of real and synthetic LR images of the same tiles: arrays (N, C, h, w).
 
     real: of the other sensor; first, second: means of DRAWS / 2 synthetic images each, with
-    independent noise; noise: variance of the noise of one synthetic image, per band (C,).
+    independent noise; noise: what one synthetic image has beyond their mean, with its variance.
     """
 
     real: Array
@@ -56,11 +57,11 @@ def draw_samples(
         drawn = draws(change(item["hr"].numpy().astype(np.float64)), degradation, item["id"], seed)
         real.append(item["lr"].numpy().astype(np.float64))
         halves.append(drawn.reshape(2, -1, *drawn.shape[1:]).mean(1))
-        noise.append(drawn.var(0, ddof=1).mean((1, 2)))
+        noise.append((drawn[0] - drawn.mean(0)) * math.sqrt(DRAWS / (DRAWS - 1)))
     if len({x.shape for x in real}) > 1:
         raise PairError("the factors of the gap need tiles of one size")
     first, second = np.stack(halves, axis=1)
-    return Samples(np.stack(real), first, second, np.mean(noise, axis=0))
+    return Samples(np.stack(real), first, second, np.stack(noise))
 
 
 def draws(hr: Array, degradation: Degradation, name: str, seed: int) -> Array:

@@ -205,23 +205,20 @@ class Noise:
         """From the residual between the real image and the synthetic one made real.
 
         The residual's variance in small windows is fitted by n + b * (the image's own variance):
-        what grows with texture is a difference of detail, n is noise.
+        what grows with texture is a difference of detail, n is noise. What synthetic images differ
+        in among each other is treated alike: some are drawn from sensors of different MTFs.
         """
         expected = radiometry.undo(mtf.undo(samples.mean))
         residual = samples.real - expected
         energy = radial_product(residual, residual).mean(0)
-        drawn = _noise_left(samples, radiometry, mtf)
-        floors = np.array(
-            [
-                max(0.0, _floor(residual[:, band], expected[:, band]) - drawn[band])
-                for band in range(len(drawn))
-            ]
-        )
+        synthetic = _floors(samples.noise, samples.mean)
+        drawn = synthetic / DRAWS * _amplified(radiometry, mtf, samples.real.shape)
+        floors = np.maximum(_floors(residual, expected) - drawn, 0)
         share = np.zeros_like(energy)
         np.divide(floors[:, None], energy, out=share, where=energy > 0)
         return cls(
             tuple(np.sqrt(floors).tolist()),
-            tuple(np.sqrt(samples.noise).tolist()),
+            tuple(np.sqrt(synthetic).tolist()),
             tuple(map(tuple, np.clip(share, 0, 1).tolist())),
         )
 
@@ -339,8 +336,14 @@ def _ratio(x: Array, first: Array, second: Array) -> float:
     return signal / shared
 
 
+def _floors(residual: Array, image: Array) -> Array:
+    """Variance (C,) of white noise in residuals (N, C, h, w), net of what grows with detail."""
+    bands = range(residual.shape[1])
+    return np.array([_floor(residual[:, band], image[:, band]) for band in bands])
+
+
 def _floor(residual: Array, image: Array) -> float:
-    """Variance of white noise in residuals (N, h, w), net of what grows with the image's detail."""
+    """The same of one band (N, h, w)."""
     ours, theirs = (_local_variance(x) for x in (residual, image))
     design = np.stack([np.ones_like(theirs), theirs], axis=1)
     weight = np.ones_like(ours)
@@ -354,12 +357,11 @@ def _floor(residual: Array, image: Array) -> float:
     return float(found[0])
 
 
-def _noise_left(samples: Samples, radiometry: Radiometry, mtf: Mtf) -> Array:
-    """Variance (C,) above HIGH_PASS of the draws' noise in their mean, made real."""
-    size = samples.real.shape[-2:]
-    gain = mtf.transfer(*size) * np.abs(_column(radiometry.gain))
-    amplified = [(1 / band[frequencies(*size) > HIGH_PASS] ** 2).mean() for band in gain]
-    return samples.noise / DRAWS * np.array(amplified)
+def _amplified(radiometry: Radiometry, mtf: Mtf, shape: tuple[int, ...]) -> Array:
+    """By how much (C,) making an image real amplifies the variance of noise above HIGH_PASS."""
+    gain = mtf.transfer(*shape[-2:]) * np.abs(_column(radiometry.gain))
+    high = frequencies(*shape[-2:]) > HIGH_PASS
+    return np.array([(1 / band[high] ** 2).mean() for band in gain])
 
 
 def _local_variance(images: Array) -> Array:

@@ -87,7 +87,7 @@ def test_the_gap_is_attributed_model_by_model_and_goes_on_where_it_stopped(made)
     assert np.isfinite(found["curves"][1]["train_test_gap"])
     shown = mindgap(*args, "--attribute", "--curves")
     assert shown.exit_code == 0, shown.output
-    for text in ("registration", "add up to it", "steps to bicubic"):
+    for text in ("registration", "add up to it", "100%", "synthetic"):
         assert text in shown.stdout
 
 
