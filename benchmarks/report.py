@@ -209,8 +209,19 @@ def faults_table() -> str:
     return "\n".join(lines)
 
 
+def cases_table() -> str:
+    from sr_models.report import tables
+    from sr_models.results import read_case_results
+
+    path = RESULTS / "study.parquet"
+    path.stat()  # the first table is that of PSNR
+    parts = tables(read_case_results(path))["cases"].split("\n\n")
+    return next(part for part in parts if part.startswith("|"))
+
+
 BLOCKS = {
     "faults": faults_table,
+    "cases": evidence_page.or_pending(cases_table),
     "study": study_table,
     "rebuild": rebuild_table,
     "agreement": agreement_table,
