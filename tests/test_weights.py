@@ -1,12 +1,14 @@
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lpips_sat import LPIPSSat
+from lpips_sat import LPIPSSat, weights
+from lpips_sat.errors import WeightsError
 from lpips_sat.weights import WEIGHTS, cards, shipped
 
 MEGABYTE = 1_000_000
@@ -48,6 +50,16 @@ def test_a_card_says_that_the_raters_are_not_people(name):
 def test_a_card_holds_the_digest_of_its_weights(name):
     content = (WEIGHTS / name / "model.safetensors").read_bytes()
     assert cards()[name]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_changed_weights_are_refused_on_loading(tmp_path, monkeypatch):
+    shutil.copytree(WEIGHTS / "default", tmp_path / "default")
+    monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
+    weights.check_shipped("default")
+    path = tmp_path / "default" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(WeightsError, match=r"not those of their card .* install the package again"):
+        LPIPSSat()
 
 
 @every_folder
