@@ -30,12 +30,18 @@ def test_nothing_shipped_needs_unpickling():
     assert suffixes <= {".safetensors", ".json", ".md"}
 
 
+def ancestry(card: dict) -> list[dict]:
+    """A card and those of the weights that these were made from."""
+    return [card, *(ancestry(card["backbone"]) if "backbone" in card else [])]
+
+
 @every_folder
 def test_a_card_says_what_the_weights_are_and_what_they_were_made_from(name):
     card = cards()[name]
     assert card["name"] == name
-    for field in ("input", "licence", "pretraining", "variant", "judgements", "unit", "validation"):
+    for field in ("input", "licence", "variant", "judgements", "unit", "validation"):
         assert card[field]
+    assert any("pretraining" in made_from for made_from in ancestry(card))
     assert card["heads" if card["variant"].startswith("lin") else "tuning"]
     for source in ("EuroSAT", "PlanetScope", "NAIP", "Copernicus Sentinel"):
         assert source in card["licence"]
