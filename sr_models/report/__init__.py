@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lpips_sat.errors import ResultsError
-from lpips_sat.outputs import StrPath, check_output, whole_file
+from lpips_sat.outputs import StrPath, check_folder, check_output, whole_file
 from lpips_sat.report import render
 
 from ..curves import curves_of
@@ -25,7 +25,7 @@ from .content import Report, Section
 from .figures import svg
 from .findings import Shares
 from .gallery import choose, plates
-from .markdown import answered, titled, write_markdown
+from .markdown import INDEX, answered, pictures_of, titled, write_markdown
 from .numbers import Numbers
 from .provenance import provenance_section
 from .ranks import contradiction_table
@@ -69,6 +69,8 @@ def write_report(
     outputs = [Path(path) for path in (html, markdown) if path is not None]
     for path in outputs:  # what cannot be written is said before the work begins
         check_output(path, overwrite=overwrite)
+    if markdown is not None:
+        check_folder(pictures_of(Path(markdown)), mark=INDEX, overwrite=overwrite)
     report = make_report(sources)
     if html is not None:
         style = (files(__package__) / "experiment.css").read_text("utf-8")
@@ -90,6 +92,8 @@ def make_report(sources: Sources) -> Report:
         _check_alike(results, why, sources.gap)
         shares = shares_of(why)
         provenance["Attribution"] = why.provenance
+    pairs = _audit(numbers, sources)
+    of_set = _of_set(numbers, sources)
     agreements = sections.agreements_of(numbers)
     found = [
         sections.in_short(numbers, shares, agreements),
@@ -97,8 +101,8 @@ def make_report(sources: Sources) -> Report:
         sections.gap(numbers),
         sections.attribution(numbers, shares),
         sections.ranking(numbers, agreements),
-        *_of_set(numbers, sources),
-        _audit(numbers, sources),
+        *of_set,
+        pairs,
         sections.cannot_say(numbers),
         provenance_section(numbers),
     ]

@@ -12,10 +12,11 @@ import numpy as np
 from lpips_sat.report import number
 
 from ..data.audit import Audit
-from .content import Figure, Section, Table, Text
+from .content import Figure, Section, Table, Text, decimals, fixed, span
 from .figures import WIDTH
 
 SHOWN = 10  # pairs beyond the limits that are named
+QUANTILES = ("q05", "q25", "median", "q75", "q95")
 LINES = ("gain", "offset", "correlation", "residual", "bias")
 
 
@@ -28,10 +29,10 @@ def audit_section(audit: Audit) -> Section:
         "The pairs",
         about=f"How the two sensors of {audit.name} differ, before any model. Declared limits: "
         f"{limits}; {len(outside)} of {len(audit.table)} pairs lie beyond. Nothing is left out.",
-        tables=[lines_table(audit), quantiles_table(audit)],
+        tables=[lines_table(audit), *([_outside_table(outside)] if outside else [])],
         figures=[_mtf_figure(audit)],
-        more=[_outside_table(outside)] if outside else [],
-        folded="Pairs beyond the limits",
+        more=[quantiles_table(audit)],
+        folded="Pair by pair",
     )
 
 
@@ -48,18 +49,18 @@ def lines_table(audit: Audit) -> Table:
 def quantiles_table(audit: Audit) -> Table:
     """Median and quartiles of every measure over the textured pairs."""
     found = audit.summary()
-    rows = [
-        [
-            Text(str(row["measure"]).replace("_", " ")),
-            Text(number(row["median"]), f"{number(row['q25'])} to {number(row['q75'])}"),
-            Text(number(row["q05"])),
-            Text(number(row["q95"])),
-            Text(str(row["pairs"])),
-        ]
-        for row in found[found["textured"]].to_dict("records")
-    ]
+    rows = []
+    for row in found[found["textured"]].to_dict("records"):
+        low, q25, median, q75, high = (float(row[f]) for f in QUANTILES)
+        digits = decimals(max(abs(low), abs(high)))
+        quartiles = span(q25, q75, digits, fixed)
+        middle = Text(fixed(median, digits), quartiles)
+        ends = (Text(fixed(end, digits)) for end in (low, high))
+        rows.append(
+            [Text(str(row["measure"]).replace("_", " ")), middle, *ends, Text(str(row["pairs"]))]
+        )
     heads = (Text("median", "quartiles"), Text("5 %"), Text("95 %"), Text("pairs"))
-    return Table("Pair by pair", [Text("measure"), *heads], rows)
+    return Table("Textured pairs", [Text("measure"), *heads], rows)
 
 
 def _bands(audit: Audit, band: str) -> str:
@@ -89,7 +90,7 @@ def _draw_mtf(
     axes.axhline(1, color=colours["soft"], linewidth=1)
     axes.fill_between(frequencies, low, high, color=colours["m0"], alpha=0.25, linewidth=0)
     axes.plot(frequencies, middle, color=colours["m0"], linewidth=1.5)
-    axes.set_ylim(0, max(1.2, 1.1 * float(np.nanmax(high))))
+    axes.set_ylim(min(0.8, 0.9 * float(np.nanmin(low))), max(1.2, 1.1 * float(np.nanmax(high))))
     axes.set_xlabel("cycles per LR pixel")
     axes.grid(axis="y")
     axes.tick_params(length=0)

@@ -120,6 +120,11 @@ def title_of(metric: str) -> str:
     return TITLES.get(metric, metric)
 
 
+def decimals(largest: float) -> int:
+    """How many decimals give numbers up to `largest` three significant digits."""
+    return int(min(6, max(0, 2 - math.floor(math.log10(largest))))) if largest else 2
+
+
 def fixed(value: float, digits: int) -> str:
     """Write a number with so many decimals; 0 has no sign."""
     if not math.isfinite(value):

@@ -120,7 +120,7 @@ class _Views:
         for case in dict.fromkeys(case for case, _ in self.images):
             trained, tested = CASES[case].trained, CASES[case].tested
             models = [model for one, model in self.images if one == case]
-            title = f"{self.patch.name}, {self.patch.why}: Case {case}, {trained} \u2192 {tested}"
+            title = f"Case {case} ({trained} \u2192 {tested}): {self.patch.name}, {self.patch.why}"
             columns = [self._truth(tested), *(self._column(case, model) for model in models)]
             found.append(Plate(f"{name}-{case}", title, columns))
         return found

@@ -17,6 +17,7 @@ from lpips_sat.suites import METRICS
 from ..cases import CASES
 from ..results import CaseResults
 from ..summary import TEST, Cell, gap_of, summarise
+from .content import decimals
 
 FIRST, LAST = ("bicubic", "regression"), "ceiling"  # where controls stand among the models
 CONTROLS = ("bicubic", LAST)
@@ -88,8 +89,7 @@ class Numbers:
         if self.unit(metric) == "dB":
             return 2
         means = [abs(c.interval.mean) for key, c in self._cells.items() if key[2] == metric]
-        largest = max((mean for mean in means if np.isfinite(mean)), default=0.0)
-        return int(np.clip(2 - np.floor(np.log10(largest)), 0, 6)) if largest else 2
+        return decimals(max((mean for mean in means if np.isfinite(mean)), default=0.0))
 
     def seeds(self, model: str) -> int:
         """How many trainings the table has of a model."""

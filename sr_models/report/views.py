@@ -87,8 +87,7 @@ class Views:
             return found
         weights = self.trainings.find(model, trained, seed)
         if weights is None or weights.describe()["sha256"] != before["sha256"]:
-            self.absent.append(
-                f"{model} trained on {trained} images (not in {self.trainings.runs})"
-            )
+            where = f"its weights are not in {self.trainings.runs}"
+            self.absent.append(f"{model} trained on {trained} images, {where}")
             return None
         return Sampler(load_pipeline(weights.folder, self.device), seed)

@@ -127,7 +127,7 @@ def test_pictures_of_the_gallery_are_those_of_the_images(html, study, study_tabl
     results = study_tables[0]
     images = {i["alt"]: i for i in Page(html).all("img")}
     name, why = next(iter(choose(Numbers(results), 3).items()))
-    title = f"{name}, {why}: Case II, synthetic → real"
+    title = f"Case II (synthetic → real): {name}, {why}"
     pairs = PairDataset(study / "toy", "test")
     pair = pairs[pairs.ids.index(name)]
     guess = torch.from_numpy(load_model("bicubic").upscale(pair["lr"].numpy(), 2))
@@ -136,7 +136,7 @@ def test_pictures_of_the_gallery_are_those_of_the_images(html, study, study_tabl
         shown = np.asarray(decoded(images[f"{picture}, {title}"]["src"]).convert("RGB"), float)
         expected = 255 * np.clip((values[0].numpy() - low) / (high - low), 0, 1)
         assert np.abs(shown - expected[..., None]).max() <= 0.51
-    error = np.abs(guess - pair["hr"])[0].numpy()
+    error = (guess - pair["hr"]).abs()[0].numpy()
     shown = np.asarray(decoded(images[f"error of bicubic, {title}"]["src"]), float)
     assert (
         np.corrcoef(shown.ravel(), np.clip(error, 0, np.quantile(error, 0.9)).ravel())[0, 1] > 0.9
@@ -159,7 +159,7 @@ def test_the_colour_of_an_error_means_the_same_in_all_cases_of_a_patch(html):
 
 def test_the_gallery_shows_a_typical_patch_and_the_worst():
     losses = {"typical": -5, "small": -4.9, "worst": -9, "mild": -5.1, "other": -4}
-    looks = {"typical": 0.1, "small": 0.1, "worst": 0.1, "mild": 0.1, "other": 0.9}
+    looks = {"typical": 0.2, "small": 0.1, "worst": 0.1, "mild": 0.3, "other": 0.9}
     rows = []
     for metric, gaps in (("psnr", losses), ("lpips-sat", looks)):
         for patch, gap in gaps.items():
@@ -227,7 +227,8 @@ def test_a_chart_of_curves_shows_every_training(tmp_path):
     assert sorted(map(tuple, drawn)).count((31.0, 33.0)) == 2
     assert drawn.count([31.0, 31.0]) == 2
     save_png(figure, tmp_path / "c.png")
-    assert Image.open(tmp_path / "c.png").width == round(3.2 * 150)
+    with Image.open(tmp_path / "c.png") as image:
+        assert image.width == round(3.2 * 150)
 
 
 def test_files_of_models_that_are_called_by_a_path_stay_in_their_folder():
@@ -246,7 +247,8 @@ def test_markdown_names_pictures_that_exist(page, study):
     about = json.loads((study / "report_files" / "figures.json").read_text())
     assert {f"report_files/{name}.png" for name in about} == there
     for name in named:
-        Image.open(study / name).verify()
+        with Image.open(study / name) as image:
+            image.verify()
 
 
 def test_hostile_names_end_neither_page_nor_table(results, attribution, tmp_path):
