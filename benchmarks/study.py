@@ -85,14 +85,15 @@ def publish(places: tuple[Path, Path]) -> None:
 
 @study.command()
 @click.option("--seeds", default=3, show_default=True)
+@click.option("--gap-seeds", default=1, show_default=True, help="17 runs per patch each.")
 @click.option("--gap-metrics", default="psnr,lpips-sat", show_default=True)
 @click.pass_obj
-def measure(places: tuple[Path, Path], seeds: int, gap_metrics: str) -> None:
+def measure(places: tuple[Path, Path], seeds: int, gap_seeds: int, gap_metrics: str) -> None:
     data, runs = places
     where = ["--data", str(data), "--runs", str(runs), "--device", "cpu"]
     mindgap("evaluate", "--model", "all", "--seeds", str(seeds), "--out", str(CASES), *where)
-    words = ["gap", str(CASES), "--attribute", "--metrics", gap_metrics, "--out", str(GAP), *where]
-    mindgap(*words)
+    mindgap("gap", str(CASES), "--attribute", "--metrics", gap_metrics, "--seeds", str(gap_seeds),
+            "--out", str(GAP), *where)  # fmt: skip
     mindgap("audit", str(data), "--out", str(AUDIT), "--overwrite")
 
 

@@ -47,7 +47,8 @@ Testing = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 class Asked:
     """What is attributed, and how.
 
-    models, metrics: some of the table's, none = all that compare; metric_weights: see `Scores`;
+    models, metrics: some of the table's, none = all that compare; seeds: only so many trainings of
+    each, the first ones; metric_weights: see `Scores`;
     runs: where trainings are; device: "cpu", "cuda", or None for the GPU where there is one.
     """
 
@@ -56,6 +57,7 @@ class Asked:
     metric_weights: Mapping[str, str] = field(default_factory=dict)
     runs: Path = Path("runs")
     device: str | None = None
+    seeds: int | None = None
 
 
 def attribute_results(
@@ -83,7 +85,7 @@ def attribute_results(
     Raises:
         LpipsSatError: the set or the weights are not those of the table, or `out` is of others.
     """
-    units = units_of(results, asked.models)
+    units = units_of(results, asked.models, asked.seeds)
     exam = _exam(results, root, asked)
     degradation = results.provenance["degradation"]
     factors = fit_factors(PairDataset(root, "train"), degradation)
@@ -164,8 +166,10 @@ def _tested(
     return found
 
 
-def units_of(results: CaseResults, models: Sequence[str] = ()) -> list[Unit]:
-    """Models and seeds that a table has in the cases I and II; models: only these.
+def units_of(
+    results: CaseResults, models: Sequence[str] = (), seeds: int | None = None
+) -> list[Unit]:
+    """Models and seeds that a table has in the cases I and II; models, seeds: only these.
 
     Raises:
         ResultsError: it has none, or not of these models.
@@ -181,7 +185,8 @@ def units_of(results: CaseResults, models: Sequence[str] = ()) -> list[Unit]:
             f"no gap of {', '.join(absent) or 'any model'} to attribute: the table has the cases I "
             f"and II of {', '.join(have) or 'none'}; run `mindgap evaluate` for them"
         )
-    return [unit for unit in both if not models or unit[0] in models]
+    chosen = [unit for unit in both if not models or unit[0] in models]
+    return chosen if seeds is None else [unit for unit in chosen if unit[1] < seeds]
 
 
 def _exam(results: CaseResults, root: Path, asked: Asked) -> Exam:

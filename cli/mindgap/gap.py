@@ -40,6 +40,11 @@ COARSE = ("psnr", "cpsnr", "sam", "ergas")
     is_flag=True,
     help="Share the gap out: 17 runs of each model on each test patch.",
 )
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    help="Share out the gap of so many trainings of each model.  [default: all]",
+)
 @click.option("--curves", "curved", is_flag=True, help="Show how cases I and III were trained.")
 @click.option(
     "--data",
@@ -118,6 +123,7 @@ def _attribute(
     out: Path | None,
     weights: tuple[tuple[str, str], ...],
     device: str | None,
+    seeds: int | None,
     overwrite: bool,
 ) -> CaseResults:
     from sr_models.attribution import Asked, attribute_results
@@ -129,7 +135,7 @@ def _attribute(
         table,
         data or _sample(runs),
         path,
-        Asked(models, names, dict(weights), runs, device),
+        Asked(models, names, dict(weights), runs, device, seeds),
         testing=_testing,
         overwrite=overwrite,
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lpips_sat.errors import ResultsError
-from sr_models.attribution import attribute
+from sr_models.attribution import attribute, units_of
 from sr_models.contenders import Plain
 from sr_models.data.factors import FACTORS, fit_factors
 from sr_models.data.pairs import PairDataset, read_about
@@ -121,3 +121,14 @@ def test_a_table_without_some_state_is_refused():
         attributions(CaseResults.from_rows(rows, {}))
     with pytest.raises(ResultsError, match="no model of the table was tested in the cases I and"):
         gaps(CaseResults.from_rows(rows, {"metrics": {"psnr": {}}}))
+
+
+def test_the_first_trainings_alone_can_be_asked_for():
+    def rows(seed):
+        known = {"model": "sr3", "estimate": "sample", "split": "test", "patch": "p", "block": "b"}
+        known |= {"seed": seed, "metric": "psnr", "value": 1.0}
+        return [known | {"case": case} for case in ("I", "II")]
+
+    table = CaseResults.from_rows([row for seed in range(3) for row in rows(seed)], {})
+    assert units_of(table) == [("sr3", 0), ("sr3", 1), ("sr3", 2)]
+    assert units_of(table, seeds=2) == [("sr3", 0), ("sr3", 1)]
