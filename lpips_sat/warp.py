@@ -17,6 +17,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import CRSError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
 
@@ -66,8 +67,10 @@ def open_mask(path: StrPath, *, like: Grid) -> Iterator[PairMask]:
 
 def crs_of(code: str) -> Any:
     """Find a CRS by its code, such as EPSG:32631."""
-    with _clear_errors(code, "find the CRS"):
+    try:
         return CRS.from_string(code)
+    except CRSError as error:
+        raise RasterError(f"{code!r} is no CRS: expected a code such as EPSG:32631") from error
 
 
 def grid_in(grid: Grid, crs: Any) -> Grid:
