@@ -29,7 +29,7 @@ from lpips_sat.weights import cards
 
 RESULT = Path(__file__).parent / "results" / "evidence.json"
 # Ladders take five times the images of the votes: the slow peers are left out of them.
-LADDER_PEERS = ("SSIM", "LPIPS-alex")
+LADDER_PEERS = ("PSNR", "SSIM", "LPIPS-alex")
 
 
 def main() -> None:

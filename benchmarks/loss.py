@@ -35,7 +35,7 @@ from lpips_sat.weights import cards
 RESULT = Path(__file__).parent / "results" / "loss.json"
 JUDGES = ("LPIPS-alex", "LPIPS-vgg", "DISTS")
 # Tried from the largest; in units of a x2 bicubic round trip, beside an L1 of a few hundredths.
-WEIGHTS = (0.003, 0.001, 0.0003)
+WEIGHTS = (0.002, 0.001, 0.0005, 0.00025)
 TUNING_COST = 0.2  # dB
 ALLOWED_COST = 0.3  # dB
 

@@ -24,6 +24,7 @@ PAGES = (
     "docs/scoring.md",
     "docs/evidence.md",
     "docs/annotate.md",
+    "docs/robustness.md",
 )
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -133,12 +134,23 @@ def scene_table() -> str:
         f"{reading['cheap_metrics_seconds_without']:.1f} s with MAE, PSNR and SAM, "
         f"{reading['default_suite_seconds']:.1f} s instead of "
         f"{reading['default_suite_seconds_without']:.1f} s with the default suite. "
-        f"CPU time per megapixel on the same tile: {per_megapixel}.",
+        f"CPU time per megapixel on the same tiles: {per_megapixel}.",
         "",
         f"Torch {found['torch']}, {found['cores']} cores shared with other programs (load "
         f"{min(load):.0f} to {max(load):.0f}), so that wall times are too long by that much.",
     ]
     return "\n".join(lines)
+
+
+def raters_sentence() -> str:
+    found = json.loads((RESULTS / "raters.json").read_text())
+    return (
+        f"{found['raters']} raters at once, {found['votes']} votes, {found['cores']} cores, of "
+        f"which other programs took {found['cpu_of_others']:.0%}: no vote lost or doubled. A vote "
+        f"is durable after {found['median_milliseconds']:.0f} ms (median; "
+        f"{found['p99_milliseconds']:.0f} ms for 99 in 100) and costs the server "
+        f"{found['server_cpu_milliseconds_per_vote']:.0f} ms of CPU time with its pictures."
+    )
 
 
 def knn_sentence() -> str:
@@ -186,13 +198,37 @@ def rebuild_table() -> str:
     return "\n".join(lines)
 
 
+def faults_table() -> str:
+    found = json.loads((RESULTS / "faults.json").read_text())["faults"]
+    lines = ["| fault | exit code | what is said |", "|---|---|---|"]
+    for program, rows in found.items():
+        for fault, row in rows.items():
+            command, code = row["command"].split()[0], row["exit_code"]
+            said = row["said"].split("Error: ")[-1].replace("|", "\\|").replace("\n", "<br>")
+            lines.append(f"| `{program} {command}`: {fault} | {code} | {said} |")
+    return "\n".join(lines)
+
+
+def cases_table() -> str:
+    from sr_models.report import tables
+    from sr_models.results import read_case_results
+
+    path = RESULTS / "study.parquet"
+    path.stat()  # the first table is that of PSNR
+    parts = tables(read_case_results(path))["cases"].split("\n\n")
+    return next(part for part in parts if part.startswith("|"))
+
+
 BLOCKS = {
+    "faults": faults_table,
+    "cases": evidence_page.or_pending(cases_table),
     "study": study_table,
     "rebuild": rebuild_table,
     "agreement": agreement_table,
     "provenance": provenance_table,
     "throughput": throughput_table,
     "scene": evidence_page.or_pending(scene_table),
+    "raters": evidence_page.or_pending(raters_sentence),
     "knn": knn_sentence,
     "unseen": unseen_sentence,
     "groups": group_table,

@@ -1,6 +1,7 @@
 """A full Sentinel-2 tile through `lpips-sat score`: time, memory, growth with size, two workers.
 
-    python benchmarks/scene.py    # tens of minutes on 2 cores; writes results/scene.json
+    python benchmarks/scene.py        # tens of minutes on 2 cores; writes results/scene.json
+    python benchmarks/scene.py 1024   # the same up to 1024 px in a minute or two; writes nothing
 
 The pair is the sample's true colours, mirrored to the size wanted. Every run is a process of its
 own with one thread. CPU time is the measure where other programs share the machine, as `load` says.
@@ -24,16 +25,18 @@ import numpy as np
 import rasterio
 import torch
 from throughput import NETWORKS
-from torch import Tensor
+from torch import Tensor, nn
 
-from lpips_sat import __version__, open_pair, tiled
+from lpips_sat import LPIPSSat, __version__, open_pair, tiled
+from lpips_sat.pair import Tile
 from lpips_sat.raster import grid_of
 from lpips_sat.sample import make_sample
 
 RESULT = Path(__file__).parent / "results" / "scene.json"
 FULL = 10_980  # px: a Sentinel-2 tile at 10 m
-SIDES = (1_373, 2_745, 5_490, FULL)
+SIZES = 4  # each twice as wide as the one before
 SHARED = 4_096  # px: side of the scene that two workers share, two parts
+TILES = (1, 8, 15)  # of 768 px, on which networks are compared
 ROUNDS = 3
 BANDS = ("B04", "B03", "B02")
 
@@ -41,6 +44,7 @@ BANDS = ("B04", "B03", "B02")
 CHILD = """
 import io, json, os, resource, sys, time
 from contextlib import redirect_stdout, suppress
+from pathlib import Path
 from lpips_sat import scoring
 from lpips_sat.cli import main
 if os.environ.get("READ_AHEAD") == "no":
@@ -52,16 +56,20 @@ with redirect_stdout(out), suppress(SystemExit):
 wall = time.perf_counter() - began
 found = json.loads(out.getvalue())
 own, others = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+peak = int(status["VmHWM"].split()[0])  # ru_maxrss of a child is never below that of its parent
 print(json.dumps({
     "wall_seconds": round(wall, 1),
     "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in (own, others)), 1),
-    "peak_megabytes": round(max(own.ru_maxrss, others.ru_maxrss) / 1024),
+    "peak_megabytes": round(max(peak, others.ru_maxrss) / 1024),
     "metrics": [s["name"] for s in found.get("scores", [])] or list(found["metrics"]),
 }))
 """
 
 
 def main() -> None:
+    largest = int(sys.argv[1]) if sys.argv[1:] else FULL
+    sides = [round(largest / 2**k) for k in reversed(range(SIZES))]
     RESULT.parent.mkdir(exist_ok=True)
     result = {
         "version": __version__,
@@ -74,20 +82,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_sample(folder / "sample")
-        small = enlarge(folder, SHARED)
-        result["read_ahead"] = compare_reading(folder)
+        small = enlarge(folder, SHARED if largest == FULL else largest)
+        result["read_ahead"] = compare_reading(folder, sides[1])
         result["workers"] = {str(n): run(small, "--workers", str(n)) for n in (1, 2)}
         result["tiles"] = compare_networks(small)
         remove(small)
         result["sizes"] = {}
-        for side in SIDES:
+        for side in sides:
             pair = enlarge(folder, side)
             result["sizes"][str(side)] = run(pair)
             remove(pair)
             print(side, result["sizes"][str(side)], file=sys.stderr, flush=True)
         result["slope"] = slope(result["sizes"])
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    print(RESULT.read_text())
+    text = json.dumps(result, indent=2)
+    if largest == FULL:
+        RESULT.write_text(text + "\n")
+    print(text)
 
 
 def run(pair: list[Path], *args: str, read_ahead: bool = True) -> dict[str, float]:
@@ -112,9 +122,9 @@ def slope(sizes: dict[str, dict[str, float]]) -> float:
     return round(float(np.polyfit(np.log(pixels), np.log(seconds - start), 1)[0]), 3)
 
 
-def compare_reading(folder: Path) -> dict[str, float]:
+def compare_reading(folder: Path, side: int) -> dict[str, float]:
     """Wall time with and without reading ahead, medians; the metrics are cheap, reading is not."""
-    pair = enlarge(folder, SIDES[1])
+    pair = enlarge(folder, side)
     runs: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(ROUNDS):
         for ahead in runs:
@@ -131,30 +141,42 @@ def compare_reading(folder: Path) -> dict[str, float]:
 
 
 def compare_networks(pair: list[Path]) -> dict[str, dict[str, float]]:
-    """LPIPS-Sat, LPIPS with AlexNet and VGG16, and SSIM on the same tile, taking turns."""
+    """LPIPS-Sat, LPIPS with AlexNet and VGG16, and SSIM on the same tiles, taking turns.
+
+    "in score" is what the command does: with the mask, and the halo left out.
+    """
     torch.set_num_threads(1)
-    ssim = tiled.ssim(data_range=1.0)
-    with open_pair(*pair) as opened:
-        tile = list(opened.tiles(size=768, halo=96))[1]
-    scorers: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        **{name: build() for name, build in NETWORKS.items()},
-        "SSIM": lambda x, y: ssim.sums(x, y, valid=tile.valid, core=tile.core),
+    in_score = {"LPIPS-Sat": LPIPSSat(bands=BANDS).sums, "SSIM": tiled.ssim(data_range=1.0).sums}
+    scorers: dict[str, Callable[[Tile], Tensor]] = {
+        **{name: forward(build()) for name, build in NETWORKS.items()},
+        **{f"{name} in score": masked(sums) for name, sums in in_score.items()},
     }
+    with open_pair(*pair) as opened:
+        tiles = [t for i, t in enumerate(opened.tiles(size=768, halo=96)) if i in TILES]
     spent: dict[str, list[float]] = {name: [] for name in scorers}
     with torch.inference_mode():
         for number in range(ROUNDS + 1):  # the first warms up
             for name, scorer in scorers.items():
                 if name == "LPIPS-vgg" and number > 1:
-                    continue  # half a minute each
+                    continue  # minutes each
                 began = time.process_time()
-                scorer(tile.pred, tile.ref)
+                for tile in tiles:
+                    scorer(tile)
                 if number:
                     spent[name].append(time.process_time() - began)
-    megapixels = math.prod(tile.pred.shape[-2:]) / 1e6
+    megapixels = sum(math.prod(tile.pred.shape[-2:]) for tile in tiles) / 1e6
     return {
         name: {"cpu_seconds_per_megapixel": round(statistics.median(times) / megapixels, 2)}
         for name, times in spent.items()
     }
+
+
+def forward(network: nn.Module) -> Callable[[Tile], Tensor]:
+    return lambda tile: network(tile.pred, tile.ref)
+
+
+def masked(sums: Callable[..., Tensor]) -> Callable[[Tile], Tensor]:
+    return lambda tile: sums(tile.pred, tile.ref, valid=tile.valid, core=tile.core)
 
 
 def enlarge(folder: Path, side: int) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from rivals import Rival, scores
@@ -16,6 +17,8 @@ from lpips_sat.stats import Interval, bootstrap_mean
 from lpips_sat.weights import cards
 
 REFERENCE = "DISTS"  # the strongest peer
+CONFIDENCE = ("guess", "fairly sure", "sure")  # what the raters say, 1 to 3
+PAIRS = 10  # of kinds, shown
 
 
 def measure(distances: dict[str, Rival], folder: Path, cache: Path) -> dict[str, Any]:
@@ -35,6 +38,9 @@ def measure(distances: dict[str, Rival], folder: Path, cache: Path) -> dict[str,
         },
         "gain_over": {"peer": REFERENCE, **numbers(bootstrap_mean(gain, clusters))},
         "groups": groups(per_trial, validation),
+        "confidence": by_confidence(per_trial, validation),
+        "lost": lost(per_trial["LPIPS-Sat"], validation),
+        "raters": two_raters(pd.read_csv(folder / "votes.csv")),
         "leave_one_source_out": cards()["lin"]["heads"]["leave_one_source_out"],
     }
 
@@ -64,6 +70,52 @@ def groups(per_trial: dict[str, NDArray[np.float64]], trials: Judgements) -> lis
         }
         for i, row in enumerate(first.rename(columns={"name": "label"}).itertuples(index=False))
     ]
+
+
+def by_confidence(
+    per_trial: dict[str, NDArray[np.float64]], trials: Judgements
+) -> list[dict[str, Any]]:
+    """A row for each confidence of the raters: trials, agreement, our share of all lost votes."""
+    confidence = trials.table["confidence"].to_numpy()
+    level = np.digitize(confidence, (1.5, 2.5))
+    missed = 1 - per_trial["LPIPS-Sat"]
+    return [
+        {
+            "name": name,
+            "trials": int((level == i).sum()),
+            "agreement": {k: round(float(v[level == i].mean()), 4) for k, v in per_trial.items()},
+            "lost": round(float(missed[level == i].sum() / missed.sum()), 4),
+        }
+        for i, name in enumerate(CONFIDENCE)
+    ]
+
+
+def lost(ours: NDArray[np.float64], trials: Judgements) -> list[dict[str, Any]]:
+    """The pairs of kinds on which LPIPS-Sat loses most votes."""
+    sides = trials.table[["distortion_a", "distortion_b"]].to_numpy()
+    table = pd.DataFrame({"pair": [" / ".join(sorted(pair)) for pair in sides], "lost": 1 - ours})
+    found = table.groupby("pair")["lost"].agg(["sum", "size"]).nlargest(PAIRS, "sum")
+    return [
+        {"pair": pair, "lost": round(float(missed), 2), "trials": int(count)}
+        for pair, missed, count in found.itertuples()
+    ]
+
+
+def two_raters(votes: pd.DataFrame) -> dict[str, float]:
+    """How often two raters agree, and what that leaves to any distance.
+
+    If p is the share of raters who prefer the better side of a trial, two agree with probability
+    p^2 + (1 - p)^2 = a, and no distance can win more than p of the votes: (1 + sqrt(2 a - 1)) / 2
+    if all trials are alike, and a if some are clear and the rest are a coin's toss.
+    """
+    choices = votes.groupby("id")["choice"]
+    twice = choices.nunique()[choices.size() == 2]
+    agree = float((twice == 1).mean())
+    return {
+        "trials": len(twice),
+        "agree": round(agree, 4),
+        "limit": round((1 + np.sqrt(max(2 * agree - 1, 0))) / 2, 4),
+    }
 
 
 def numbers(interval: Interval) -> dict[str, float]:

@@ -18,7 +18,8 @@ from torch import Tensor
 from .. import __version__
 from ..backbones.ssl4eo import PUBLISHED, RGB
 from ..errors import OutputExistsError, WeightsError
-from ..lpips import CONFIG_FILE, STATE_FILE, LPIPSSat
+from ..lpips import CONFIG_FILE, LPIPSSat
+from ..weights import STATE_FILE
 from . import evaluate, heads
 from .judgements import VALIDATION_STEP, Judgements
 

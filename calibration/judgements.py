@@ -82,12 +82,14 @@ class Judgements:
         sides = {release.ref.shape[1:] for release in releases}
         if len(sides) > 1:
             raise JudgementError(f"releases of different patch sizes: {sorted(sides)}")
-        images = ([getattr(r, side) for r in releases] for side in ("ref", "a", "b"))
+        ref, a, b = (
+            np.concatenate([getattr(r, side) for r in releases]) for side in ("ref", "a", "b")
+        )
         table = pd.concat([r.table for r in releases], ignore_index=True)
         about = dict(releases[0].about)
         if names := [str(r.about["name"]) for r in releases if "name" in r.about]:
             about["name"] = " + ".join(names)
-        return cls(table, *(np.concatenate(side) for side in images), about)
+        return cls(table, ref, a, b, about)
 
     def split(self) -> tuple[Judgements, Judgements]:
         """(training, validation) trials."""

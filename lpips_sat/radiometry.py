@@ -8,7 +8,6 @@ Sentinel-2's names (B04 is red), see `canonical_band`.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,49 +15,32 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from .bands import canonical_band
 from .errors import RadiometryError
+
+__all__ = [
+    "MAX_OUTSIDE",
+    "PLAUSIBLE",
+    "PRESETS",
+    "DeclaredRadiometry",
+    "Kind",
+    "Preset",
+    "Radiometry",
+    "RadiometryOptions",
+    "canonical_band",
+    "check_range",
+    "preset",
+    "resolve",
+]
 
 Kind = Literal["reflectance", "display"]
 
-# Common names of the bands as the STAC "eo" extension and Earth Search give them to Sentinel-2.
-BAND_ALIASES = {
-    "coastal": "B01",
-    "blue": "B02",
-    "green": "B03",
-    "red": "B04",
-    "rededge1": "B05",
-    "rededge2": "B06",
-    "rededge3": "B07",
-    "nir": "B08",
-    "nir08": "B8A",
-    "nir09": "B09",
-    "cirrus": "B10",
-    "swir16": "B11",
-    "swir22": "B12",
-}
 # Share of valid pixels that may lie outside the plausible range: glint, bright cloud, ringing.
 MAX_OUTSIDE = 0.01
 # What any sensor can plausibly deliver per kind of value. Reflectance is slightly negative after
 # atmospheric correction and above 1 on glint and snow in low sun; DN taken as reflectance are far
 # outside. A display image may overshoot [0, 1] by what a network or a bicubic kernel does.
 PLAUSIBLE: dict[Kind, tuple[float, float]] = {"reflectance": (-0.5, 3.0), "display": (-0.5, 1.5)}
-
-
-def canonical_band(name: str) -> str:
-    """Sentinel-2's name of a band: `red`, `b4`, `B4` -> `B04`; `nir08`, `B08A` -> `B8A`.
-
-    Case and surrounding blanks do not matter. A name that is not in the table comes back in lower
-    case. Names are read as Sentinel-2's: name another sensor's bands by colour (`red`), since
-    the B5 of a Landsat is not Sentinel-2's.
-    """
-    key = name.strip().lower()
-    if key in BAND_ALIASES:
-        return BAND_ALIASES[key]
-    number = re.fullmatch(r"b0?(\d{1,2})(a?)", key)
-    if number is None:
-        return key
-    digits, narrow = number.groups()
-    return f"B{digits}A" if narrow else f"B{int(digits):02d}"
 
 
 @dataclass(frozen=True)

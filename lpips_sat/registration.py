@@ -83,7 +83,7 @@ def estimate_shift(
         `skimage.registration.phase_cross_correlation` computes it.
     """
     holds_data = _check(pred, ref, valid)
-    if isinstance(upsample, bool) or not isinstance(upsample, int) or upsample < 1:
+    if type(upsample) is not int or upsample < 1:  # a bool is an int too
         raise MetricInputError(f"`upsample` must be a whole number, 1 or more, got {upsample!r}.")
     found = Shift(0.0, 0.0)
     for _ in range(PASSES):

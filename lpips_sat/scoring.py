@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -165,7 +166,8 @@ def tile_sums(
 
 def add_up(pieces: Iterable[TileSums]) -> tuple[int, tuple[Tensor, ...]]:
     """Pixels that count in all pieces, and each metric's sums over them (none if none counts)."""
-    valid, totals = 0, ()
+    valid = 0
+    totals: tuple[Tensor, ...] = ()
     for piece in pieces:
         valid += piece.valid
         if piece.sums and totals:
@@ -220,12 +222,10 @@ def _known_before(
 def read_ahead(items: Iterator[T]) -> Generator[T]:
     """Give items one by one while a thread makes the next; only that thread touches the source."""
     with ThreadPoolExecutor(max_workers=1) as reader:
-        end = object()
-        coming = reader.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = reader.submit(next, items, end)
-            yield item
-            del item  # frees it before the one after next is read
+        coming = reader.submit(list, islice(items, 1))
+        while box := coming.result():
+            coming = reader.submit(list, islice(items, 1))
+            yield box.pop()  # nothing here holds it while the one after next is read
 
 
 def check_tile(tile: int, metrics: Sequence[TileMetric]) -> None:

@@ -223,9 +223,11 @@ def _metric_facts(
 ) -> dict[str, dict[str, Any]]:
     """Unit, direction and settings of every metric; what differs between pairs is a list."""
     kinds = list(dict.fromkeys(facts_of(fact) for fact in facts))
-    built = [(build_metrics(options, *key), key[1]) for key in kinds] or [(usual, "")]
+    built: list[tuple[Sequence[TileMetric], str]] = [
+        (build_metrics(options, *key), key[1]) for key in kinds
+    ]
     metrics: dict[str, list[tuple[TileMetric, str]]] = {}
-    for group, kind in built:
+    for group, kind in built or [(usual, "")]:
         for metric in group:
             metrics.setdefault(metric.name, []).append((metric, kind))
     found = {}

@@ -104,13 +104,13 @@ def bootstrap_crossed(
     index = _cluster_index(clusters, data.shape[1])
     counts = np.bincount(index)
     sums = np.stack([np.bincount(index, weights=row) for row in data])
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for i in range(resamples):
-        columns = rng.integers(len(counts), size=len(counts))
-        rows = rng.integers(len(data), size=len(data))
-        means[i] = sums[np.ix_(rows, columns)].sum() / (len(rows) * counts[columns].sum())
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    rng = np.random.default_rng([seed, 1])  # not the one that draws the clusters
+    means = []
+    for draw in _draws(len(counts), resamples, seed):
+        rows = rng.integers(len(data), size=(len(draw), len(data)))
+        drawn = np.take_along_axis(sums[rows].sum(axis=1), draw, axis=1).sum(axis=1)
+        means.append(drawn / (len(data) * counts[draw].sum(axis=1)))
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(data.mean()), float(low), float(high), data.size, len(counts))
 
 
@@ -202,7 +202,8 @@ def paired_differences(
     if not finite or index.max() == 0:
         return found
     counts = np.bincount(index).astype(np.float64)
-    sums = np.stack([np.bincount(index, weights=columns[k]) for k in finite], axis=1)
+    by_pair = [np.bincount(index, weights=columns[k]) for k in finite]
+    sums = np.stack(by_pair, axis=1).astype(np.float64)
     center, error = _ratio_and_error(np.ones((1, len(counts))), sums, counts)
     largest = []
     for draw in _draws(len(counts), resamples, seed):

@@ -240,9 +240,12 @@ def members(suite: str, settings: Settings) -> list[str]:
 
 
 def left_out(suite: str, settings: Settings) -> list[str]:
-    """Why metrics of a suite do not apply, one line for each of these."""
-    reasons = {name: _lacks(METRICS[name], settings) for name in SUITES[suite]}
-    return [f"{name} {reason}" for name, reason in reasons.items() if reason is not None]
+    """Why metrics of a suite do not apply, a line for each reason."""
+    names: dict[str, list[str]] = {}
+    for name in SUITES[suite]:
+        if (reason := _lacks(METRICS[name], settings)) is not None:
+            names.setdefault(reason, []).append(name)
+    return [f"{', '.join(which)} {reason}" for reason, which in names.items()]
 
 
 def build(names: Sequence[str], settings: Settings) -> list[TileMetric]:

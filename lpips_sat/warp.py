@@ -1,19 +1,17 @@
 """Rasters read on another grid than their own, resampled window by window.
 
-For judging nothing is resampled (see raster.py); for training pairs of two sensors something must
-be.
+For judging nothing is resampled unless it is asked for (see raster.py); for training pairs of two
+sensors something must be.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
@@ -21,14 +19,14 @@ from rasterio.errors import CRSError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
 
-from .errors import RasterError
+from .errors import GridMismatchError, RasterError
+from .gdal import FileSide, clear_errors, environment, open_file_mask, open_side
 from .grid import Grid
 from .outputs import StrPath
 from .pair import Image, PairMask
 from .radiometry import RadiometryOptions, canonical_band
-from .raster import CACHE_BYTES, _clear_errors, _MaskFile, _open, _open_side, _Side
 
-__all__ = ["crs_of", "grid_in", "open_image", "open_mask"]
+__all__ = ["crs_of", "grid_in", "open_image", "open_mask", "reprojected"]
 
 # Pixels by which GDAL may miss the exact place where it interpolates (its default is 0.125).
 TOLERANCE_PX = 0.01
@@ -48,8 +46,8 @@ def open_image(
     convolution, which averages where `like` is coarser; what lies outside the raster is invalid.
     """
     with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
-        side = _open_side(stack, path, radiometry or RadiometryOptions(), bands)
+        stack.enter_context(environment())
+        side = open_side(stack, path, radiometry or RadiometryOptions(), bands)
         if bands is not None:
             side = side.select([canonical_band(b) for b in bands])
         yield side if like is None else _resampled(stack, side, like)
@@ -59,10 +57,21 @@ def open_image(
 def open_mask(path: StrPath, *, like: Grid) -> Iterator[PairMask]:
     """Open a one-band raster of any grid as a mask on `like`: 0, NaN and outside are invalid."""
     with ExitStack() as stack:
-        src = _open(stack, path)
-        if src.count != 1:
-            raise RasterError(f"mask {path} has {src.count} bands: expected one, 0 = invalid")
-        yield _MaskFile(os.fspath(path), _warp(stack, src, like, Resampling.nearest))
+        mask = open_file_mask(stack, path)
+        yield replace(mask, src=_warp(stack, mask.src, like, Resampling.nearest))
+
+
+def reprojected(stack: ExitStack, side: FileSide, grid: Grid, resampling: str) -> FileSide:
+    """See an image on another grid, as `open_pair` compares it: floating, NaN where it ends.
+
+    resampling: "nearest", "bilinear" or "cubic". GridMismatchError where there is no CRS.
+    """
+    if side.grid.crs is None or grid.crs is None:
+        raise GridMismatchError(
+            f"{side.path} cannot be reprojected: both images need a CRS\n  {side.grid}\n  {grid}"
+        )
+    known = {"src_nodata": side.radiometry.nodata, "nodata": math.nan, "dtype": "float64"}
+    return replace(side, src=_warp(stack, side.src, grid, Resampling[resampling], **known))
 
 
 def crs_of(code: str) -> Any:
@@ -83,7 +92,7 @@ def grid_in(grid: Grid, crs: Any) -> Grid:
     col, row = grid.width / 2, grid.height / 2
     pixel = [grid.xy(*p) for p in ((col, row), (col + 1, row), (col, row + 1))]
     xs, ys = zip(*grid.corners(), strict=True)
-    with _clear_errors(str(grid), "project"):
+    with clear_errors(str(grid), "project"):
         left, bottom, right, top = transform_bounds(
             grid.crs, crs, min(xs), min(ys), max(xs), max(ys)
         )
@@ -94,7 +103,7 @@ def grid_in(grid: Grid, crs: Any) -> Grid:
     return Grid(crs, Affine(size, 0, left, 0, -size, top), width, height)
 
 
-def _resampled(stack: ExitStack, side: _Side, grid: Grid) -> _Side:
+def _resampled(stack: ExitStack, side: FileSide, grid: Grid) -> FileSide:
     if side.grid.difference(grid) is None:
         return side
     nodata = side.radiometry.nodata
@@ -109,6 +118,6 @@ def _resampled(stack: ExitStack, side: _Side, grid: Grid) -> _Side:
 def _warp(stack: ExitStack, src: Any, grid: Grid, resampling: Resampling, **known: Any) -> Any:
     size = {"width": grid.width, "height": grid.height}
     placed = {"crs": grid.crs, "transform": grid.transform, "tolerance": TOLERANCE_PX}
-    with _clear_errors(src.name, "warp"):
+    with clear_errors(src.name, "warp"):
         vrt = WarpedVRT(src, **placed, **size, resampling=resampling, **known)
     return stack.enter_context(vrt)

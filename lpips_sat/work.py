@@ -31,6 +31,8 @@ from .tiled import TileMetric
 # A part has at least this many pixels, seconds of work: opening a file again costs little beside.
 PART_PIXELS = 2**23
 FACTS = ("bands", "kind", "lr_factor", "gsd")
+# Row, col, height, width, number of pixels that count, each metric's sums.
+Packed = tuple[int, int, int, int, int, list[list[float]]]
 
 
 @dataclass(frozen=True)
@@ -101,15 +103,14 @@ class Outcome:
     """What a part came to; plain values, since it travels and is kept in a journal.
 
     parts: of the whole pair; reason: why it failed, empty if it did not; facts: what the pair
-    holds; tiles: per tile, or for all of the part in one, row, col, height, width, number of
-    pixels that count, and each metric's sums.
+    holds; tiles: one entry per tile, or one for all of the part.
     """
 
     parts: int = 1
     reason: str = ""
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
-    tiles: list[tuple[int, int, int, int, int, list[list[float]]]] = field(default_factory=list)
+    tiles: list[Packed] = field(default_factory=list)
     version: str = __version__
 
 
@@ -242,14 +243,15 @@ def _in_one(pieces: Iterable[TileSums]) -> TileSums:
     return TileSums(tiles[0].row, 0, height, tiles[-1].col + tiles[-1].width, valid, sums)
 
 
-def _pack(tile: TileSums) -> tuple[int, int, int, int, int, list[list[float]]]:
+def _pack(tile: TileSums) -> Packed:
     sums = [total[0].tolist() for total in tile.sums]  # N = 1
     return (tile.row, tile.col, tile.height, tile.width, tile.valid, sums)
 
 
-def _unpack(packed: Iterable[Any]) -> TileSums:
-    *place, sums = packed
-    return TileSums(*place, tuple(torch.tensor([s], dtype=torch.float64) for s in sums))
+def _unpack(packed: Packed) -> TileSums:
+    row, col, height, width, valid, sums = packed
+    totals = tuple(torch.tensor([total], dtype=torch.float64) for total in sums)
+    return TileSums(row, col, height, width, valid, totals)
 
 
 def _tuples(value: Any) -> Any:

@@ -66,7 +66,8 @@ class SRPipeline(DiffusionPipeline):  # type: ignore[misc]
         scale: how many HR pixels lie along a side of an LR pixel.
         bands: names of the bands of the HR image, in order.
         lr_bands: those of the other sensor's LR image, if they have other names.
-        low, high: the values, per band or for all, that become -1 and 1 for the network.
+        low: the value, per band or for all, that becomes -1 for the network.
+        high: the one that becomes 1.
         steps: sampling steps unless asked otherwise.
         card: what is known about the weights.
 

@@ -27,7 +27,8 @@ class TrainConfig:
     largest norm of the gradient; loss: "l1" or "l2" on what the network predicts, "lpips-sat"
     (L1 of the estimate of x0, plus its LPIPS-Sat distance), or "matching", UniDB's L1 between
     means; adversarial: weight of the GAN's loss, 0 for none; discriminator: its widths; precision:
-    "no" (float32) or "bf16".
+    "no" (float32) or "bf16"; looks: how often the validation set is looked at, more densely early
+    on, where a model changes fast.
     """
 
     steps: int
@@ -45,7 +46,7 @@ class TrainConfig:
     precision: str = "no"
     seed: int = 0
     checkpoint_every: int = 500
-    validate_every: int = 500
+    looks: int = 6
     workers: int = 0
 
     def __post_init__(self) -> None:

@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from lpips_sat import LpipsSatError
 
+from .cards import MARK, check_weights, read_card
+
+if TYPE_CHECKING:
+    from .pipeline import SRPipeline
+
 GROUP = "sr_models.models"
 # Trained pipelines of this repository; they are not part of the wheel.
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
-MARK = "model_index.json"  # what a saved pipeline holds
 Array = npt.NDArray[np.float32]
 
 
@@ -47,7 +51,10 @@ class Bicubic:
 def names() -> dict[str, str]:
     """Every model that `load_model` knows by name, with where it comes from."""
     found = {"bicubic": "control"}
-    found |= {path.parent.name: "checkpoint" for path in sorted(CHECKPOINTS.glob(f"*/{MARK}"))}
+    for path in sorted(CHECKPOINTS.glob(f"*/{MARK}")):
+        card = read_card(path.parent)
+        known = [f"{key} {card[key]}" for key in ("data", "steps", "seed") if key in card]
+        found[path.parent.name] = f"checkpoint{': ' * bool(known)}{', '.join(known)}"
     found |= {point.name: point.value for point in entry_points(group=GROUP)}
     return found
 
@@ -85,13 +92,15 @@ def pipeline_folder(path: Path) -> Path | None:
     return None
 
 
-def load_pipeline(folder: Path, device: str) -> Model:
+def load_pipeline(folder: Path, device: str) -> SRPipeline:
     """A saved pipeline on a device; a damaged one is one clear line."""
     from .pipeline import SRPipeline
 
+    check_weights(folder)
     try:
         loaded = SRPipeline.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise LpipsSatError(f"cannot load the model in {folder}: {reason}") from error
-    return loaded.to(device)
+    loaded.to(device)
+    return loaded

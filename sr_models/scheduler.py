@@ -79,7 +79,8 @@ class BridgeScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             "power" (1000 a_t^2, SupResDiffGAN).
         model_input: how it gets x_t: "as_is", "unit" (x_t / sqrt(1 + c_t^2), ResShift in a latent
             space), "pixel" (x_t / (1 + 3 c_t), ResShift on pixels) or "residual" (x_t - y, UniDB).
-        clip_sample, clip_sample_range: clamp the estimate of x0 to +-range.
+        clip_sample: clamp the estimate of x0.
+        clip_sample_range: to +-range.
     """
 
     order = 1

@@ -27,12 +27,13 @@ from torch.utils.tensorboard import SummaryWriter
 from lpips_sat import LPIPSSat, LpipsSatError
 from lpips_sat.backbones import runs
 
+from .cards import training_card
 from .gan import Adversary, Discriminator
 from .network import build_unet, denoise
 from .pipeline import SRPipeline
 from .profiles import Profile, TrainConfig
 
-VALIDATION_ITEMS = 16  # first pairs of the validation set that a run is watched on
+VALIDATION_ITEMS = 8  # first pairs of the validation set that a run is watched on
 Item = Mapping[str, Any]
 Report = Callable[[int, dict[str, float]], None]
 
@@ -240,15 +241,17 @@ def train(
     lr_bands: Sequence[str] | None = None,
     validation: Pairs | None = None,
     device: str | None = None,
+    about: Mapping[str, Any] | None = None,
     report: Report = lambda step, logs: None,
 ) -> Path:
     """Train a model in the folder `out`, or go on with what it holds; returns `out/pipeline`.
 
     pairs: what is learned from, see `Pairs`; bands: names of the channels of HR; lr_bands: of LR,
     if they differ; validation: pairs on which the averaged network is watched by PSNR; device:
-    "cpu" or None, which takes what `accelerate launch` or the machine offers. A folder begun with
-    another profile or other pairs is refused. A loss that is no number stops the run with the last
-    good state kept.
+    "cpu" or None, which takes what `accelerate launch` or the machine offers; about: what the
+    model's card shall say of the pairs, such as the name of the set and the regime. A folder begun
+    with another profile or other pairs is refused. A loss that is no number stops the run with the
+    last good state kept.
     """
     config, scale = profile.train, scale_of(pairs)
     accelerator = Accelerator(mixed_precision=config.precision, cpu=device == "cpu")
@@ -286,6 +289,7 @@ def train(
                 _at_intervals(trainer, out, step, validation, log)
     if accelerator.is_main_process:
         with trainer.averaged() as pipeline:
+            pipeline.register_to_config(card=training_card(out, about or {}))
             pipeline.save_pretrained(out / "pipeline")
     accelerator.wait_for_everyone()
     return out / "pipeline"
@@ -297,11 +301,16 @@ def _at_intervals(
     """Look at the validation set, and write a checkpoint, whenever it is time."""
     config = trainer.config
     last = step + 1 == config.steps
-    if validation is not None and ((step + 1) % config.validate_every == 0 or last):
+    if validation is not None and step + 1 in look_steps(config.steps, config.looks):
         with trainer.averaged() as pipeline:
             log.validation(step, *validate(pipeline, validation))
     if (step + 1) % config.checkpoint_every == 0 or last:
         runs.checkpoint(out, step + 1, *trainer.parts)
+
+
+def look_steps(steps: int, looks: int) -> list[int]:
+    """After how many steps the validation set is looked at: the squares of even parts of a run."""
+    return sorted({math.ceil(steps * (k / looks) ** 2) for k in range(1, looks + 1)})
 
 
 def validate(pipeline: SRPipeline, pairs: Pairs) -> tuple[float, float]:

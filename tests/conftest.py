@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +139,45 @@ def release(textured: Callable[..., Array]) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """An installed Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip(f"no Chromium on the PATH ({', '.join(names)})")
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium asks it of root
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=path, args=sandbox)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a file; whatever the console says or the page asks for ends the test."""
+    heard: list[str] = []
+    tabs = []
+
+    def call(page: Path, **options: Any) -> Any:
+        tab = browser.new_page(**options)
+        tab.set_default_timeout(120_000)
+        tabs.append(tab)
+
+        def asked(request: Any) -> None:
+            if not request.url.startswith(("data:", page.as_uri())):
+                heard.append(request.url)
+
+        tab.on("console", lambda message: heard.append(message.text))
+        tab.on("pageerror", lambda error: heard.append(str(error)))
+        tab.on("request", asked)
+        tab.goto(page.as_uri())
+        return tab
+
+    yield call
+    for tab in tabs:
+        tab.close()
+    assert heard == []

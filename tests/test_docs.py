@@ -33,7 +33,9 @@ def report() -> ModuleType:
         ("docs/lpips-sat.md", "agreement"),
         ("docs/scoring.md", "scene"),
         ("docs/evidence.md", "votes"),
+        ("docs/annotate.md", "raters"),
         ("docs/annotate.md", "rebuild"),
+        ("docs/robustness.md", "faults"),
     ],
 )
 def test_tables_are_those_of_the_result_files(report, page, block):

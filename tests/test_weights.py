@@ -1,12 +1,14 @@
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lpips_sat import LPIPSSat
+from lpips_sat import LPIPSSat, weights
+from lpips_sat.errors import WeightsError
 from lpips_sat.weights import WEIGHTS, cards, shipped
 
 MEGABYTE = 1_000_000
@@ -28,12 +30,18 @@ def test_nothing_shipped_needs_unpickling():
     assert suffixes <= {".safetensors", ".json", ".md"}
 
 
+def ancestry(card: dict) -> list[dict]:
+    """A card and those of the weights that these were made from."""
+    return [card, *(ancestry(card["backbone"]) if "backbone" in card else [])]
+
+
 @every_folder
 def test_a_card_says_what_the_weights_are_and_what_they_were_made_from(name):
     card = cards()[name]
     assert card["name"] == name
-    for field in ("input", "licence", "pretraining", "variant", "judgements", "unit", "validation"):
+    for field in ("input", "licence", "variant", "judgements", "unit", "validation"):
         assert card[field]
+    assert any("pretraining" in made_from for made_from in ancestry(card))
     assert card["heads" if card["variant"].startswith("lin") else "tuning"]
     for source in ("EuroSAT", "PlanetScope", "NAIP", "Copernicus Sentinel"):
         assert source in card["licence"]
@@ -48,6 +56,16 @@ def test_a_card_says_that_the_raters_are_not_people(name):
 def test_a_card_holds_the_digest_of_its_weights(name):
     content = (WEIGHTS / name / "model.safetensors").read_bytes()
     assert cards()[name]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_changed_weights_are_refused_on_loading(tmp_path, monkeypatch):
+    shutil.copytree(WEIGHTS / "default", tmp_path / "default")
+    monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
+    weights.check_shipped("default")
+    path = tmp_path / "default" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(WeightsError, match=r"not those of their card .* install the package again"):
+        LPIPSSat()
 
 
 @every_folder

@@ -57,7 +57,7 @@ class Site:
         self.study = study
         self.store = store
         self.static = {path.name: path.read_bytes() for path in STATIC.iterdir()}
-        self.tasks: dict[int, str] = study.trials["task"].to_dict()
+        self.tasks = dict(zip(study.trials["id"], study.trials["task"], strict=True))
 
     def routes(self) -> list[Route]:
         """All addresses there are."""

@@ -47,9 +47,8 @@ def export_study(study: Study, out: Path, *, overwrite: bool = False) -> dict[st
     table["excluded"] = table["rater"].map(excluded)
     counted = table[(table["role"] == "main") & (table["excluded"] == "")]
     if counted.empty:
-        raise StudyError(
-            "no vote to export yet: " + ("all raters are excluded" if len(table) else "none is in")
-        )
+        why = [f"{row.rater} {row.excluded}" for row in judged if row.excluded]
+        raise StudyError(f"no vote to export yet: {'; '.join(why) or 'none is in'}")
     card = make_card(study, table, judged, counted)
     with whole_folder(out, mark=CARD_FILE, overwrite=overwrite) as folder:
         _write_records(folder, table)
@@ -132,11 +131,11 @@ def _write_choices(folder: Path, study: Study, votes: pd.DataFrame) -> None:
     trials = trials[(trials["task"] == "2afc") & (trials["role"] == "main")]
     trials[TRIAL_COLUMNS].to_csv(folder / "trials.csv", index=False)
     votes.sort_values(["id", "rater"])[VOTE_COLUMNS].to_csv(folder / "votes.csv", index=False)
-    stacks = {
-        side: np.stack([study.image(int(trial), side) for trial in trials["id"]])
+    ref, a, b = (
+        np.stack([study.image(int(trial), side) for trial in trials["id"]])
         for side in ("ref", "a", "b")
-    }
-    np.savez(folder / "images.npz", **stacks)
+    )
+    np.savez(folder / "images.npz", ref=ref, a=a, b=b)
 
 
 def _write_jnd(folder: Path, study: Study, votes: pd.DataFrame) -> None:
@@ -145,7 +144,8 @@ def _write_jnd(folder: Path, study: Study, votes: pd.DataFrame) -> None:
         return
     for name in ("p0", "p1", "same"):
         (folder / name).mkdir(parents=True)
-    for trial, choices in votes.groupby("id")["choice"]:
+    for trial in np.unique(votes["id"]):
+        choices = votes.loc[votes["id"] == trial, "choice"]
         for name, side in (("p0", "ref"), ("p1", "a")):
             picture = Picture.fromarray(study.image(int(trial), side))
             picture.save(folder / name / f"{trial:06d}.png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -126,13 +126,13 @@ def krippendorff_alpha(units: Iterable[Sequence[str]]) -> float | None:
     units: for each trial, the answers that it got. 1 = the raters agree, 0 = as by chance. By the
     coincidence matrix (Krippendorff 2011, "Computing Krippendorff's alpha-reliability", sec. C).
     """
-    coincidences: Counter[tuple[str, str]] = Counter()
+    coincidences: defaultdict[tuple[str, str], float] = defaultdict(float)
     for answers in units:
         for i, j in combinations(range(len(answers)), 2):
             weight = 1 / (len(answers) - 1)
-            coincidences[answers[i], answers[j]] += weight  # type: ignore[assignment]
-            coincidences[answers[j], answers[i]] += weight  # type: ignore[assignment]
-    totals: Counter[str] = Counter()
+            coincidences[answers[i], answers[j]] += weight
+            coincidences[answers[j], answers[i]] += weight
+    totals: defaultdict[str, float] = defaultdict(float)
     for (answer, _), weight in coincidences.items():
         totals[answer] += weight
     n = sum(totals.values())

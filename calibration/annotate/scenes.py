@@ -20,7 +20,7 @@ from ...composites import WHITE, choose_composite
 from ...grid import Grid, check_same_grid
 from ...pair import Side
 from ...radiometry import RadiometryOptions, canonical_band, check_range
-from ...raster import open_image
+from ...warp import open_image
 from .store import StudyError
 
 Image = NDArray[np.uint8]
@@ -94,6 +94,11 @@ class Patch:
     image: Image
     versions: Mapping[str, Image] = field(default_factory=dict)
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """``source`` and ``crop``, as the table of trials keeps them."""
+        return self.source, self.crop
+
 
 def find_rasters(scenes: Sequence[Path]) -> list[Path]:
     """The files named, and the rasters in the folders named, sorted by name."""
@@ -147,7 +152,7 @@ def cut(
     for number, scene in enumerate(scenes):
         share = (count - len(patches)) // (len(scenes) - number)
         with ExitStack() as stack:
-            grid, side = stack.enter_context(open_image(scene, radiometry=radiometry, bands=bands))
+            side = stack.enter_context(open_image(scene, radiometry=radiometry, bands=bands))
             shown = options.resolve(side.radiometry.bands, side.radiometry.kind)
             facts = {"composite": shown.composite, "black": shown.black, "white": shown.white}
             if about.setdefault("display", facts) != facts:
@@ -157,12 +162,13 @@ def cut(
                 )
             sides = {"": side.select(shown.composite)}
             for name, folder in methods.items():
-                options_of = {"radiometry": radiometry, "bands": bands}
-                there, other = stack.enter_context(open_image(folder / scene.name, **options_of))
-                check_same_grid(there, grid, pred_name=other.path, ref_name=side.path)
+                other = stack.enter_context(
+                    open_image(folder / scene.name, radiometry=radiometry, bands=bands)
+                )
+                check_same_grid(other.grid, side.grid, pred_name=other.path, ref_name=side.path)
                 sides[name] = other.select(shown.composite)
             rng = np.random.default_rng([seed, 0, number])
-            found = list(_patches(scene, source, grid, sides, shown, share, size, rng))
+            found = list(_patches(scene, source, side.grid, sides, shown, share, size, rng))
         patches += found
         described = side.radiometry.describe()
         about["scenes"].append({"name": scene.name, "radiometry": described, "patches": len(found)})

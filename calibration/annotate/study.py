@@ -36,8 +36,8 @@ class Study:
 
     def image_file(self, trial: int, side: str) -> Path:
         """The picture of one side; a repeat shows the images of its first time."""
-        row = self.trials.loc[trial]
-        of = trial if pd.isna(row["repeat_of"]) else int(row["repeat_of"])
+        first: Any = self.trials.at[trial, "repeat_of"]
+        of = trial if pd.isna(first) else int(first)
         return self.folder / "images" / f"{of:06d}-{side}.png"
 
     def image(self, trial: int, side: str) -> Image:

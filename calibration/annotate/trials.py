@@ -9,12 +9,14 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from ..distortions import KINDS, distort
+from ..distortions import KINDS
+from ..render import distorted
 from .scenes import Image, Patch
 from .store import StudyError
 
@@ -141,8 +143,7 @@ def side(patch: Patch, name: str, severity: float | None, seed: Sequence[int]) -
         return patch.versions[name.removeprefix(METHOD)]
     if name == NONE or severity is None:
         return patch.image
-    made = distort(patch.image / np.float32(255), name, severity, np.random.default_rng(seed))
-    return np.round(255 * made).astype(np.uint8)
+    return distorted(patch.image, name, severity, seed)
 
 
 def psnr(image: Image, ref: Image) -> float:
@@ -162,21 +163,15 @@ def _choice(number: int, patch: Patch, pair: tuple[str, str], seed: int) -> Tria
         )
         if abs(psnr(a, patch.image) - psnr(b, patch.image)) <= MAX_PSNR_GAP:
             break
-    return Trial(
-        *(number, "2afc", "main", patch.source, patch.crop),
-        *(pair[0], severity[0], pair[1], severity[1]),
-        ref=patch.image,
-        a=a,
-        b=b,
-    )
+    shown = (pair[0], severity[0], pair[1], severity[1])
+    return Trial(number, "2afc", "main", *patch.place, *shown, ref=patch.image, a=a, b=b)
 
 
 def _same_or_different(number: int, patch: Patch, kind: str, seed: int) -> Trial:
     rng = np.random.default_rng([seed, 3, number])
     severity = _severity(kind, JND_SEVERITY * rng.uniform() ** 2)
     a = side(patch, kind, severity, (seed, 4, number, 0))
-    where = (number, "jnd", "main", patch.source, patch.crop)
-    return Trial(*where, kind, severity, ref=patch.image, a=a)
+    return Trial(number, "jnd", "main", *patch.place, kind, severity, ref=patch.image, a=a)
 
 
 def _severity(name: str, value: float) -> float | None:
@@ -189,27 +184,24 @@ def _check_choice(number: int, patch: Patch, seed: int) -> Trial:
     rng = np.random.default_rng([seed, 3, number])
     kind = CHECK_KINDS[rng.integers(len(CHECK_KINDS))]
     wreck = side(patch, kind, 1.0, (seed, 4, number, 0))
-    where = (number, "2afc", "check", patch.source, patch.crop)
+    clean, wrecked = (NONE, 0.0), (kind, 1.0)
+    asked = partial(Trial, number, "2afc", "check", *patch.place, ref=patch.image)
     if rng.integers(2):
-        sides = {"a": patch.image, "b": wreck}
-        return Trial(*where, NONE, 0.0, kind, 1.0, answer="A", ref=patch.image, **sides)
-    sides = {"a": wreck, "b": patch.image}
-    return Trial(*where, kind, 1.0, NONE, 0.0, answer="B", ref=patch.image, **sides)
+        return asked(*clean, *wrecked, answer="A", a=patch.image, b=wreck)
+    return asked(*wrecked, *clean, answer="B", a=wreck, b=patch.image)
 
 
 def _check_jnd(number: int, patch: Patch, seed: int) -> Trial:
     """Twice the same image, or the image and a wreck."""
     rng = np.random.default_rng([seed, 3, number])
-    where = (number, "jnd", "check", patch.source, patch.crop)
+    asked = partial(Trial, number, "jnd", "check", *patch.place, ref=patch.image)
     if rng.integers(2):
-        return Trial(*where, NONE, 0.0, answer="same", ref=patch.image, a=patch.image)
+        return asked(NONE, 0.0, answer="same", a=patch.image)
     kind = CHECK_KINDS[rng.integers(len(CHECK_KINDS))]
     wreck = side(patch, kind, 1.0, (seed, 4, number, 0))
-    return Trial(*where, kind, 1.0, answer="different", ref=patch.image, a=wreck)
+    return asked(kind, 1.0, answer="different", a=wreck)
 
 
 def _again(number: int, trial: Trial) -> Trial:
     """The same question once more; its images are those of the first time."""
-    row = (trial.source, trial.crop, trial.distortion_a, trial.severity_a)
-    other = (trial.distortion_b, trial.severity_b)
-    return Trial(number, trial.task, "repeat", *row, *other, repeat_of=trial.id)
+    return replace(trial, id=number, role="repeat", repeat_of=trial.id, ref=None, a=None, b=None)

@@ -50,7 +50,7 @@ def assignment(text: str) -> tuple[str, Any]:
     show_default=True,
     help="Minutes on a CPU, or as the papers do it.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/NAME.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default in runs/.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides everything random.")
 @click.option("--device", help="cpu, or leave it to accelerate: the GPU where there is one.")
 @click.option(
@@ -81,6 +81,7 @@ def train(
     from sr_models.data.pairs import PairDataset
     from sr_models.profiles import load_profile
     from sr_models.training import train as run
+    from sr_models.weights import about_of, set_name
 
     try:
         wanted = dict(assignment(change) for change in changes)
@@ -91,7 +92,7 @@ def train(
         PairDataset(data, split, regime, degradation=degradation, seed=seed)
         for split in ("train", "val")
     )
-    folder = out or Path("runs") / f"{model}-{regime}-{profile}-{seed}"
+    folder = out or Path("runs") / f"{set_name(data)}-{model}-{regime}-{profile}-{seed}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with progress(settings.train.steps) as report:
         pipeline = run(
@@ -102,6 +103,7 @@ def train(
             lr_bands=pairs.about["lr"]["bands"],
             validation=held_out,
             device=device,
+            about=about_of(data, regime, degradation),
             report=report,
         )
     click.echo(json.dumps({"run": str(folder), "pipeline": str(pipeline)}))

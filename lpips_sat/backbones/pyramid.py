@@ -46,7 +46,7 @@ class Pyramid(Backbone):
             for step in range(depth):
                 stem = index == 0 and step == 0
                 layers.append(_convolution(channels, width, stem_stride if stem else 0))
-                layers.append(nn.ReLU())
+                layers.append(nn.ReLU(inplace=True))
                 channels = width
             radius += stride * (depth - (index == 0))
             stages.append(nn.Sequential(*layers))

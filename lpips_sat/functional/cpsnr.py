@@ -75,8 +75,8 @@ def cpsnr_sums(
         return pred.new_zeros((pred.shape[0], shifts * (2 * bands + 1)))
     total = pred.new_zeros(())
     for rows in strips(pred.shape[-2], reach):
-        parts = (x[rows] for x in (pred, ref, holds_data, counts_here))
-        total = total + _strip_sums(*parts, reach)
+        strip = pred[rows], ref[rows], holds_data[rows], counts_here[rows]
+        total = total + _strip_sums(*strip, reach)
     return total
 
 
@@ -132,7 +132,7 @@ def inner(x: Tensor, margin: int) -> Tensor:
 
 def check_max_shift(max_shift: int) -> int:
     """Return `max_shift`, or raise unless it is a whole number of pixels, 0 or more."""
-    if isinstance(max_shift, bool) or not isinstance(max_shift, int) or max_shift < 0:
+    if type(max_shift) is not int or max_shift < 0:  # a bool is an int too
         raise MetricInputError(
             f"`max_shift` must be a whole number of pixels, 0 or more, got {max_shift!r}. The "
             f"PROBA-V challenge takes 3 for a factor of 3."

@@ -70,8 +70,8 @@ def cssim_sums(
     total = pred.new_zeros(())
     taken_out = offsets(known, max_shift=reach).nan_to_num()  # NaN: no pixel, and so no window
     for rows in strips(pred.shape[-2], reach + HALO):
-        parts = (x[rows] for x in (pred, ref, holds_data, counts_here))
-        total = total + _strip_sums(*parts, taken_out, reach, scale)
+        strip = pred[rows], ref[rows], holds_data[rows], counts_here[rows]
+        total = total + _strip_sums(*strip, taken_out, reach, scale)
     return total
 
 

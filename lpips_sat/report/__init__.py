@@ -1,27 +1,32 @@
 """One self-contained HTML page from tables of results: numbers, pictures, warnings, provenance.
 
-The page loads nothing from elsewhere and says so in its content security policy: its style and
-script are inline and named by hash, its pictures are data URIs.
+`render` and its neighbours make other pages of the same look.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from importlib.resources import files
-from typing import Any
 
-from .. import __version__
-from ..errors import MetricInputError, MissingDependencyError, ResultsError
+from ..errors import MetricInputError, ResultsError
 from ..outputs import StrPath, check_output, whole_file
 from ..results import Results
 from .cases import Case, best_and_worst, choose, draw
 from .charts import charts
+from .document import palette, render
 from .notes import notes
-from .tables import MetricSummary, summaries
+from .panels import Panel, colour_top, map_panel, rgb_panel
+from .tables import MetricSummary, number, summaries
 
-__all__ = ["write_report"]
+__all__ = [
+    "Panel",
+    "colour_top",
+    "map_panel",
+    "number",
+    "palette",
+    "render",
+    "rgb_panel",
+    "write_report",
+]
 
 METHOD_COLOURS = 6  # as many as page.css defines; further methods begin again
 
@@ -55,15 +60,19 @@ def write_report(
     extremes = best_and_worst(tables)
     shown = [draw(key, tables) for key in choose(extremes, cases)]
     found = summaries(tables)
-    text = _page(
+    anchors = {case.key: f"case-{place}" for place, case in enumerate(shown, start=1)}
+    text = render(
+        "page.html",
         tables=tables,
         metrics=found,
         charts=charts(tables),
         extremes=extremes,
         cases=shown,
-        anchors={case.key: f"case-{number}" for number, case in enumerate(shown, start=1)},
+        anchors=anchors,
+        titles=[(anchor, str(key)) for key, anchor in anchors.items()],
         notes=notes(tables),
         totals=_totals(tables, found),
+        colours=METHOD_COLOURS,
     )
     with whole_file(path, overwrite=overwrite) as part:
         part.write_text(text, encoding="utf-8")
@@ -77,40 +86,3 @@ def _totals(tables: Mapping[str, Results], metrics: list[MetricSummary]) -> dict
         "rows": sum(len(table.scored) for table in tables.values()),
         "failed": sum(len(table.failed) for table in tables.values()),
     }
-
-
-def _page(**given: Any) -> str:
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a report needs jinja2 and matplotlib: pip install 'lpips-sat[report]'"
-        ) from error
-    folder = files(__package__)
-    style, script = ((folder / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    env = Environment(
-        loader=PackageLoader(__package__, "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    policy = (
-        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
-        f"style-src {_hash(style)}; script-src {_hash(script)}"
-    )
-    page = env.get_template("page.html")
-    return page.render(
-        **given,
-        style=style,
-        script=script,
-        policy=policy,
-        version=__version__,
-        colours=METHOD_COLOURS,
-    )
-
-
-def _hash(text: str) -> str:
-    """What the content security policy calls an inline element by."""
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"

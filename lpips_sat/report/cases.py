@@ -129,7 +129,8 @@ def _rows(table: Results, key: Key) -> Iterator[dict[str, Any]]:
     rows = rows[rows["id"] == key.id]
     if table.tiled:
         rows = rows[(rows["row"] == key.row) & (rows["col"] == key.col)]
-    yield from rows.to_dict("records")
+    for row in rows.to_dict("records"):
+        yield {str(name): value for name, value in row.items()}
 
 
 def _extreme(metric: str, higher: bool | None, method: str, table: Results) -> Extreme:

@@ -100,18 +100,18 @@ def see(pair: RasterPair, options: ScoreOptions, place: Window | None = None) ->
 
 def picture(seen: Seen, together: Sequence[Seen]) -> Drawn:
     """Draw what was seen; the colours mean the same in all that are shown ``together``."""
-    top = max(_top(other.error, other.valid) for other in together)
+    top = max(colour_top(other.error, other.valid) for other in together)
     panels = [
-        _rgb("Reference", seen.ref, seen.valid),
-        _rgb("Prediction", seen.pred, seen.valid),
-        _map("Absolute error", seen.error, seen.valid, top, seen.unit),
+        rgb_panel("Reference", seen.ref, seen.valid),
+        rgb_panel("Prediction", seen.pred, seen.valid),
+        map_panel("Absolute error", seen.error, seen.valid, top, seen.unit),
     ]
     if isinstance(seen.distance, str):
         panels.append(Panel("LPIPS-Sat", seen.distance))
     else:
         maps = [(o.distance, o.valid) for o in together if not isinstance(o.distance, str)]
-        top = max(_top(distance, valid) for distance, valid in maps)
-        panels.append(_map("LPIPS-Sat", seen.distance, seen.valid, top, ""))
+        top = max(colour_top(distance, valid) for distance, valid in maps)
+        panels.append(map_panel("LPIPS-Sat", seen.distance, seen.valid, top, ""))
     return Drawn(panels, seen.about)
 
 
@@ -150,19 +150,24 @@ def _colours(shown: torch.Tensor) -> Array:
     return colours
 
 
-def _top(values: Array, valid: npt.NDArray[np.bool_]) -> float:
+def colour_top(values: Array, valid: npt.NDArray[np.bool_]) -> float:
+    """The value of a map (H, W) that gets the last colour; 0 if nothing is known."""
     known = values[valid & np.isfinite(values)]
     return float(np.quantile(known, SATURATED)) if known.size else 0.0
 
 
-def _rgb(name: str, colours: Array, valid: npt.NDArray[np.bool_]) -> Panel:
+def rgb_panel(name: str, colours: Array, valid: npt.NDArray[np.bool_]) -> Panel:
+    """Show colours (H, W, 3) in [0, 1]; what is not ``valid`` (H, W) is transparent."""
     image = np.rint(255 * colours).astype(np.uint8)
     if not valid.all():
         image = np.dstack([image, np.where(valid, 255, 0).astype(np.uint8)])
     return _panel(name, "", Image.fromarray(image))
 
 
-def _map(name: str, values: Array, valid: npt.NDArray[np.bool_], top: float, unit: str) -> Panel:
+def map_panel(
+    name: str, values: Array, valid: npt.NDArray[np.bool_], top: float, unit: str
+) -> Panel:
+    """Show values (H, W) from 0 to ``top`` in `COLOURS`; what is not ``valid`` is transparent."""
     from matplotlib import colormaps
 
     known = valid & np.isfinite(values)

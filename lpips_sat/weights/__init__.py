@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from ..errors import WeightsError
+
 WEIGHTS = Path(__file__).parent
+STATE_FILE = "model.safetensors"
 
 
 def shipped() -> list[str]:
@@ -19,3 +23,15 @@ def cards() -> dict[str, dict[str, Any]]:
     return {
         name: json.loads((WEIGHTS / name / "config.json").read_text())["card"] for name in shipped()
     }
+
+
+def check_shipped(name: str) -> None:
+    """Refuse shipped weights that are not those of their card."""
+    folder = WEIGHTS / name
+    expected = json.loads((folder / "config.json").read_text())["card"]["sha256"]
+    found = hashlib.sha256((folder / STATE_FILE).read_bytes()).hexdigest()
+    if found != expected:
+        raise WeightsError(
+            f"the weights in {folder} are not those of their card (sha256 {found[:12]}, expected "
+            f"{expected[:12]}): install the package again"
+        )

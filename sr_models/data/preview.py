@@ -29,7 +29,10 @@ def write_preview(path: Path, folder: Path, table: pd.DataFrame, about: dict[str
     textured = used[used["split"] != "test_untextured"]
     count = min(SHOWN_ALONE if "format" in about else SHOWN, len(textured))
     chosen = textured.iloc[np.linspace(0, len(textured) - 1, count).astype(int)]
-    pairs = [[_read(folder / row.lr), _read(folder / row.hr)] for row in chosen.itertuples()]
+    pairs = [
+        (_read(folder / lr), _read(folder / hr))
+        for lr, hr in zip(chosen["lr"], chosen["hr"], strict=True)
+    ]
     low, high = np.percentile(np.concatenate([hr.ravel() for _, hr in pairs]), (1, 99))
     begin = 0 if "format" in about else MAP_PX
     sheet = Image.new("RGB", (MAP_PX, begin + -(-count // 3) * PAIR_PX), "white")
@@ -56,11 +59,13 @@ def _draw_map(
     shrink = MAP_PX / max(table["row"].max() + tile, table["col"].max() + tile)
     side = max(1, round(tile * shrink))
     draw = ImageDraw.Draw(sheet)
-    for row in table[table["split"] != ""].itertuples():
-        corner = round(row.col * shrink), round(row.row * shrink)
-        sheet.paste(_picture(_read(folder / row.hr), *stretch, side), corner)
+    used = table[table["split"] != ""]
+    shown = (used[name] for name in ("row", "col", "hr", "split"))
+    for row, col, name, split in zip(*shown, strict=True):
+        corner = round(col * shrink), round(row * shrink)
+        sheet.paste(_picture(_read(folder / name), *stretch, side), corner)
         end = corner[0] + side - 1, corner[1] + side - 1
-        draw.rectangle([corner, end], outline=COLORS[row.split], width=3)
+        draw.rectangle([corner, end], outline=COLORS[split], width=3)
 
 
 def _read(path: Path) -> npt.NDArray[np.float32]:

@@ -86,11 +86,9 @@ def build_l8(out: StrPath, **known: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as beside:
         low, mask = Path(beside) / "l8_visible_mean.tif", Path(beside) / "l8_clear.tif"
         known_of: dict[str, Any] = {"scale": 1.0, "offset": 0.0, "nodata": None, "tags": {}}
-        for path, values, name in (
-            (low, mean.astype(np.float32), "visible"),
-            (mask, clear, "clear"),
-        ):
-            write_raster(path, values, grid, bands=(name,), description="", **known_of)
+        visible: npt.NDArray[np.float32] = np.asarray(mean, np.float32)
+        write_raster(low, visible, grid, bands=("visible",), description="", **known_of)
+        write_raster(mask, clear, grid, bands=("clear",), description="", **known_of)
         return build_pairs(
             Source(low, bands=("visible",)),
             Source(scene / "l8_B8.tif", pan, ("pan",)),

@@ -105,7 +105,8 @@ def split_tiles(
         )
     usable = table["valid"] == 1
     textured = usable & (table["texture"] >= layout.min_texture)
-    counts = {str(k): int(v) for k, v in textured.groupby(table["block"]).sum().items()}
+    per_block = textured.groupby(table["block"]).sum()
+    counts = {str(block): int(count) for block, count in per_block.items()}
     split_of = table["block"].map(published or assign_blocks(counts, layout))
     table["split"] = split_of.where(textured, "")
     table.loc[usable & ~textured & (split_of == "test"), "split"] = TEST_UNTEXTURED
@@ -119,12 +120,12 @@ def finish_set(folder: Path, table: pd.DataFrame, about: Mapping[str, Any]) -> d
     _forget_unused(folder, table)
     table.to_parquet(folder / MANIFEST, index=False)
     usable = table[table["split"] != ""]
-    shift = float(np.median(np.hypot(usable["shift_x"], usable["shift_y"])))
+    shift = pd.Series(np.hypot(usable["shift_x"], usable["shift_y"]))
     whole = {
         **about,
         "tiles": dict(Counter(usable["split"])),
         "left_out": dict(Counter(v for v in table["left_out"] if v)),
-        "median_shift_lr_px": round(shift, 3),
+        "median_shift_lr_px": round(float(shift.median()), 3),
         "versions": {name: version(name) for name in ("lpips-sat", "numpy", "rasterio")},
     }
     (folder / DATASET).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -100,6 +101,28 @@ def test_groups_hold_every_distance_for_every_source_and_kind(script, release, t
     assert all(row["agreement"] == {"one": 1.0, "two": 0.5} for row in rows)
 
 
+def test_lost_votes_are_shared_out_by_confidence_and_by_pairs_of_kinds(script, release, tmp_path):
+    two_afc = script("two_afc")
+    _, trials = read_judgements(release(tmp_path / "release")).split()
+    ours = np.where(np.arange(len(trials)) < 2, 0.0, 1.0)  # two trials are lost
+    rows = two_afc.by_confidence({"LPIPS-Sat": ours}, trials)
+    assert sum(row["trials"] for row in rows) == len(trials)
+    assert sum(row["lost"] for row in rows if row["trials"]) == pytest.approx(1)
+    assert sum(row["lost"] for row in two_afc.lost(ours, trials)) == 2
+
+
+def test_what_two_raters_disagree_on_no_distance_can_win(script):
+    two_afc = script("two_afc")
+    rng = np.random.default_rng(0)
+    prefer = rng.uniform(size=(20_000, 2)) < 0.9  # every rater sees it so nine times in ten
+    ids = np.arange(20_000).repeat(2)
+    votes = pd.DataFrame({"id": ids, "choice": np.where(prefer.ravel(), "A", "B")})
+    found = two_afc.two_raters(pd.concat([votes, votes[:1].assign(id=-1)]))  # one of a single vote
+    assert found["trials"] == 20_000
+    assert found["agree"] == pytest.approx(0.9**2 + 0.1**2, abs=0.01)
+    assert found["limit"] == pytest.approx(0.9, abs=0.01)
+
+
 # -- ladders and curves -----------------------------------------------------------------------
 
 
@@ -118,6 +141,7 @@ def test_ladders_of_a_squared_error_rise_for_noise_and_the_failed_are_named(
     found = ladders.measure({"LPIPS-Sat": up, "worse": down}, chips, tmp_path)
     assert found["kinds"]["noise"]["LPIPS-Sat"]["mean"] == 1
     assert found["kinds"]["noise"]["worse"]["mean"] == 0
+    assert found["rising"]["noise"] == {"chips": len(chips), "LPIPS-Sat": 1, "worse": 0}
     assert "noise" not in found["failed"]
     assert ladders.measure({"LPIPS-Sat": down}, chips, tmp_path)["failed"] == list(ladders.MUST)
 
@@ -167,6 +191,7 @@ def test_a_seed_trains_one_network_and_the_perceptual_term_changes_it(script, ch
 def test_the_weight_is_the_largest_that_costs_little_enough(script, chips, monkeypatch):
     loss = script("loss")
     cost = {0.0: 0.0, 0.003: 0.5, 0.001: 0.1, 0.0003: 0.0}
+    monkeypatch.setattr(loss, "WEIGHTS", (0.003, 0.001, 0.0003))
     monkeypatch.setattr(loss, "train", lambda settings, chips, weight, seed: cost[weight])
     monkeypatch.setattr(loss, "restore", lambda network, ref: network)
     monkeypatch.setattr(loss, "psnr", lambda cost, ref, data_range: torch.tensor([30 - cost]))

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -111,6 +112,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tuned, trials, tmp_path):
     resumed = tune_tiny(tmp_path / "run", trials)
     for name, value in tuned.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_ladders_pull_the_steps_of_a_kind_apart(trials, tmp_path):
+    config = replace(
+        TINY, steps=25, ladders=6, ladder_pool=12, ladder_weight=50.0, crop=48, permuted_share=0.5
+    )
+    tune_tiny(tmp_path / "run", trials, config)
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    assert log["ladders"].iloc[-8:].mean() < 0.8 * log["ladders"].iloc[:8].mean()
 
 
 def test_a_folder_begun_with_another_config_is_refused(trials, tmp_path):

@@ -49,6 +49,21 @@ def third_party(monkeypatch):
     return "another_package"
 
 
+@pytest.mark.parametrize("program", ["lpips_sat.cli", "lpips_sat.cli.mindgap"])
+def test_help_and_the_package_do_not_wait_for_heavy_packages(program):
+    code = f"""
+import sys, lpips_sat
+from {program} import main
+try:
+    main(["--help"])
+except SystemExit as done:
+    assert not done.code
+heavy = {{"torch", "pandas", "scipy", "rasterio", "skimage", "timm", "diffusers", "torchmetrics"}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_lists_every_command(run, flag):
     result = run(flag)

@@ -46,7 +46,7 @@ def pairs(textured, tmp_path_factory):
 @pytest.mark.parametrize("regime", ["real", "synthetic"])
 def test_a_model_is_trained_and_used(mindgap, pairs, tmp_path, regime):
     run = tmp_path / "run"
-    short = ["steps=2", "batch=2", "crop=16", "loss=l2"]
+    short = ["steps=2", "batch=2", "crop=16", "loss=l2", "looks=1"]
     args = ["train", "--model", "regression", "--data", pairs, "--regime", regime, "--out", run]
     args += [word for change in short for word in ("--set", change)]
     done = mindgap(*args)

@@ -2,49 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium in PATH")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture
-def opened(browser, page):
-    """Open the page; whatever the console says or the page asks for ends the test."""
-    heard, tabs = [], []
-
-    def visit(**options):
-        tab = browser.new_page(**options)
-        tab.set_default_timeout(120_000)
-        tabs.append(tab)
-        tab.on("console", lambda message: heard.append(message.text))
-        tab.on("pageerror", lambda error: heard.append(str(error)))
-        tab.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith(("data:", page.as_uri()))
-                else heard.append(request.url)
-            ),
-        )
-        tab.goto(page.as_uri())
-        return tab
-
-    yield visit
-    for tab in tabs:
-        tab.close()
-    assert heard == []
+def opened(visit, page):
+    """Open the page."""
+    return lambda **options: visit(page, **options)
 
 
 def transforms(tab):

@@ -52,6 +52,9 @@ def test_a_checkpoint_is_found_by_name(pipeline, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "CHECKPOINTS", tmp_path)
     pipeline().save_pretrained(tmp_path / "resshift-toy")
     assert registry.names()["resshift-toy"] == "checkpoint"
+    card = {"data": "s2-b8", "steps": 2500, "seed": 0, "pairs": "0123"}
+    pipeline(card=card).save_pretrained(tmp_path / "told")
+    assert registry.names()["told"] == "checkpoint: data s2-b8, steps 2500, seed 0"
     assert isinstance(registry.load_model("resshift-toy"), SRPipeline)
 
 

@@ -56,7 +56,7 @@ def test_every_model_trains_in_both_profiles(model, size, tiny, toy, tmp_path):
 
 
 def test_it_learns(tiny, toy, tmp_path):
-    profile = tiny("regression", steps=60, learning_rate=3e-3, batch=8, validate_every=60)
+    profile = tiny("regression", steps=60, learning_rate=3e-3, batch=8)
     run(profile, toy, tmp_path, validation=toy)
     losses = column(tmp_path, "loss")
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
@@ -198,6 +198,11 @@ def test_training_leaves_the_random_state_alone(tiny, toy, tmp_path):
     torch.manual_seed(1)
     run(tiny("flow", steps=1), toy, tmp_path)
     assert torch.equal(torch.rand(3), want)
+
+
+def test_the_validation_set_is_looked_at_more_densely_early_on(tiny, toy, tmp_path):
+    run(tiny("regression", steps=18, looks=3), toy, tmp_path, validation=toy)
+    assert column(tmp_path, "step", "validation.csv") == [1, 7, 17]  # after 2, 8 and 18 steps
 
 
 def test_the_board_has_the_losses(tiny, toy, tmp_path):

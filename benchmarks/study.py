@@ -1,0 +1,138 @@
+"""The study of docs/experiment.md: every model, synthetic and real pairs, several trainings.
+
+    python benchmarks/study.py train      # 42 trainings into runs/, those that are missing
+    python benchmarks/study.py publish    # the first seed's become sr_models/checkpoints
+    python benchmarks/study.py measure    # evaluate, gap and audit, into results/
+    python benchmarks/study.py cards      # what was measured, into the checkpoints' cards
+    python benchmarks/study.py page       # docs/findings.md and docs/findings.html
+
+Each step takes up what earlier ones left, also after a kill.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+
+from sr_models.cards import publish as write_checkpoint
+from sr_models.cards import read_card, write_card
+from sr_models.cases import CASES as CASES_OF_DESIGN
+from sr_models.profiles import models
+from sr_models.registry import CHECKPOINTS
+from sr_models.results import CaseResults, read_case_results
+from sr_models.summary import mean_of
+
+REGIMES = ("synthetic", "real")
+MINDGAP = [sys.executable, "-m", "lpips_sat.cli.mindgap"]
+SHIPPED_SEED = 0
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+CASES, GAP, AUDIT = (RESULTS / f"study{kind}" for kind in (".parquet", "-gap.parquet", "-audit"))
+FULL = "docs/findings.html"
+IN_CARDS = ("psnr", "ssim", "lpips-sat")
+
+
+@click.group()
+@click.option("--data", type=click.Path(path_type=Path), default=Path("runs/pairs/s2-b8"))
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"))
+@click.pass_context
+def study(context: click.Context, data: Path, runs: Path) -> None:
+    context.obj = (data, runs)
+
+
+@study.command()
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Trainings at a time, one thread each.")
+@click.pass_obj
+def train(places: tuple[Path, Path], seeds: int, jobs: int) -> None:
+    data, runs = places
+
+    def one(job: tuple[int, str, str]) -> None:
+        seed, model, regime = job
+        out = run_folder(data, runs, model, regime, seed)
+        if not (out / "pipeline").is_dir():
+            words = ["train", "--model", model, "--regime", regime, "--seed", str(seed)]
+            words += ["--data", str(data), "--out", str(out), "--device", "cpu"]
+            threads = {"OMP_NUM_THREADS": "1"} if jobs > 1 else {}
+            subprocess.run([*MINDGAP, *words], check=True, env={**os.environ, **threads})
+
+    order = [(s, m, r) for s in range(seeds) for m in models() for r in REGIMES]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(one, order))
+
+
+@study.command()
+@click.pass_obj
+def publish(places: tuple[Path, Path]) -> None:
+    from sr_models.pipeline import SRPipeline
+
+    data, runs = places
+    for model in models():
+        for regime in REGIMES:
+            source = run_folder(data, runs, model, regime, SHIPPED_SEED) / "pipeline"
+            target = CHECKPOINTS / f"{data.name}-{model}-{regime}"
+            about = {"name": target.name, **read_card(source)}
+            card = write_checkpoint(
+                SRPipeline.from_pretrained(source), target, about, overwrite=True
+            )
+            click.echo(f"{target.name}  {card['sha256'][:12]}")
+
+
+@study.command()
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--gap-metrics", default="psnr,lpips-sat", show_default=True)
+@click.pass_obj
+def measure(places: tuple[Path, Path], seeds: int, gap_metrics: str) -> None:
+    data, runs = places
+    where = ["--data", str(data), "--runs", str(runs), "--device", "cpu"]
+    mindgap("evaluate", "--model", "all", "--seeds", str(seeds), "--out", str(CASES), *where)
+    words = ["gap", str(CASES), "--attribute", "--metrics", gap_metrics, "--out", str(GAP), *where]
+    mindgap(*words)
+    mindgap("audit", str(data), "--out", str(AUDIT), "--overwrite")
+
+
+@study.command()
+@click.pass_obj
+def cards(places: tuple[Path, Path]) -> None:
+    results = read_case_results(CASES)
+    of_seed = results.table["seed"] == SHIPPED_SEED
+    first = CaseResults(results.table[of_seed], results.provenance)
+    for model in models():
+        for regime in REGIMES:
+            folder = CHECKPOINTS / f"{places[0].name}-{model}-{regime}"
+            found = {
+                f"case {case}, {metric}": [
+                    round(value, 4) for value in (mean.mean, mean.low, mean.high)
+                ]
+                for case, about in CASES_OF_DESIGN.items()
+                if about.trained == regime
+                for metric in IN_CARDS
+                for mean in [mean_of(first, model, case, metric)]
+            }
+            write_card(folder, {**read_card(folder), "results": found})
+
+
+@study.command()
+@click.pass_obj
+def page(places: tuple[Path, Path]) -> None:
+    data, runs = places
+    made = ["--gap", str(GAP), "--audit", str(AUDIT), "--data", str(data), "--runs", str(runs)]
+    outputs = ["--markdown", str(ROOT / "docs/findings.md"), "--html", str(ROOT / FULL)]
+    mindgap("report", str(CASES), *made, *outputs, "--overwrite", "--device", "cpu")
+
+
+def mindgap(*words: str) -> None:
+    subprocess.run([*MINDGAP, *words], check=True)
+
+
+def run_folder(data: Path, runs: Path, model: str, regime: str, seed: int) -> Path:
+    return runs / f"{data.name}-{model}-{regime}-small-{seed}"
+
+
+if __name__ == "__main__":
+    study()

@@ -1,0 +1,96 @@
+"""Cards: what is known about a trained model, kept inside its pipeline.
+
+A card says what a model learned from and how (data, regime, steps, seed, settings), how its
+training went (the curve on the validation pairs), and which weights it speaks of (sha256).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lpips_sat import LpipsSatError
+from lpips_sat.outputs import whole_folder
+
+if TYPE_CHECKING:
+    from .pipeline import SRPipeline
+
+MARK = "model_index.json"  # what every saved pipeline holds; the card is in it
+WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"  # as diffusers names it
+
+
+def training_card(run: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The card of a training run; `about` says what the run's folder does not: data, regime ...
+
+    "curve" holds (steps done, PSNR in dB of one sample, of bicubic) on the validation pairs.
+    """
+    config = json.loads((run / "config.json").read_text())
+    card = {**about, "model": config["model"], "profile": config["name"]}
+    card |= {key: config["train"][key] for key in ("steps", "seed")}
+    card |= {"train": config["train"], "pairs": config["start"]["pairs"], "curve": curve(run)}
+    return card | {
+        "versions": {name: version(name) for name in ("lpips-sat", "torch", "diffusers")}
+    }
+
+
+def curve(run: Path) -> list[tuple[int, float, float]]:
+    """(steps done, PSNR in dB of one sample, of bicubic) at every look at the validation pairs."""
+    table = run / "validation.csv"
+    if not table.is_file():
+        return []
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [(int(r["step"]) + 1, float(r["psnr"]), float(r["bicubic"])) for r in rows]
+
+
+def publish(
+    pipeline: SRPipeline, folder: Path, card: Mapping[str, Any], *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Write a pipeline with half-precision weights and a card that knows their hash.
+
+    Returns the card. `load_model` refuses the folder if the weights are not those of the hash.
+    """
+    with whole_folder(folder, overwrite=overwrite, mark=MARK) as part:
+        pipeline.save_pretrained(part, half=True)
+        full = {**card, "sha256": sha256(part)}
+        write_card(part, full)
+    return full
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a saved pipeline, without loading its weights; empty if it has none."""
+    try:
+        index: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LpipsSatError(f"cannot read {folder / MARK}: {error}") from error
+    return dict(index.get("card") or {})
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Replace the card of a saved pipeline."""
+    path = folder / MARK
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps({**index, "card": dict(card)}, indent=2, sort_keys=True) + "\n")
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse weights that are not those of their card; a card without a hash vouches for none."""
+    expected = read_card(folder).get("sha256")
+    if expected is not None and (found := sha256(folder)) != expected:
+        raise LpipsSatError(
+            f"the weights in {folder} are not those of their card (sha256 {found[:12]}, expected "
+            f"{expected[:12]}): the file is damaged or was changed; get it again"
+        )
+
+
+def sha256(folder: Path) -> str:
+    """The hash of a saved pipeline's weights."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise LpipsSatError(f"{folder} holds no {WEIGHTS}: the pipeline is damaged, save it again")
+    return hashlib.sha256(path.read_bytes()).hexdigest()

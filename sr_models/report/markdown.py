@@ -1,0 +1,79 @@
+"""The report as Markdown, with its pictures in a folder beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from lpips_sat.outputs import whole_file, whole_folder
+
+from .content import Answer, Report, Section, Table, escaped, markdown
+from .figures import save_png
+from .gallery import save_sheet
+
+INDEX = "figures.json"  # in the folder of pictures: what each shows
+
+
+def pictures_of(path: Path) -> Path:
+    """The folder of pictures of a Markdown file."""
+    return path.with_name(f"{path.stem}_files")
+
+
+def write_markdown(report: Report, path: Path, *, overwrite: bool) -> None:
+    """Write the pictures, then the text that names them."""
+    folder = pictures_of(path)
+    figures = [figure for section in report.sections for figure in section.figures]
+    plates = [plate for section in report.sections for plate in section.plates]
+    with whole_file(path, overwrite=overwrite) as part:
+        if figures or plates:
+            with whole_folder(folder, mark=INDEX, overwrite=overwrite) as inside:
+                for figure in figures:
+                    save_png(figure, inside / f"{figure.name}.png")
+                for plate in plates:
+                    save_sheet(plate, inside / f"{plate.name}.png")
+                said = {f.name: f.alt for f in figures} | {p.name: p.title for p in plates}
+                (inside / INDEX).write_text(json.dumps(said, indent=2), encoding="utf-8")
+        lines = [f"# {report.title}", report.about]
+        lines += [line for section in report.sections for line in _section(section, folder.name)]
+        lines += [line for name, known in report.provenance.items() for line in _json(name, known)]
+        part.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _section(section: Section, folder: str) -> Iterator[str]:
+    yield f"## {section.title}"
+    for answer in section.answers:
+        yield from answered(answer)
+    yield from filter(None, map(escaped, (section.about, section.missing)))
+    if section.figures:
+        # without a blank line between them they stand side by side where there is room
+        yield "\n".join(_image(f.alt, folder, f.name) for f in section.figures)
+    for table in (*section.tables, *section.more):
+        yield from titled(table)
+    for plate in section.plates:
+        yield f"### {plate.title}"
+        yield _image(", ".join(column.name for column in plate.columns), folder, plate.name)
+
+
+def answered(answer: Answer) -> Iterator[str]:
+    """A question, if it is asked, and what is said to it."""
+    if answer.question:
+        yield f"**{answer.question}**"
+    yield from map(escaped, answer.said)
+
+
+def titled(table: Table) -> Iterator[str]:
+    """A table under its title."""
+    yield f"### {table.title}"
+    yield markdown(table)
+
+
+def _image(said: str, folder: str, name: str) -> str:
+    plain = said.translate(str.maketrans("[]<>\n", "()() "))
+    return f"![{plain}]({quote(folder)}/{name}.png)"
+
+
+def _json(name: str, known: object) -> Iterator[str]:
+    yield f"## {name}"
+    yield f"```json\n{json.dumps(known, indent=2)}\n```"

@@ -1,0 +1,165 @@
+"""What the table of the experiment holds, and its numbers by model, case and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lpips_sat.errors import ResultsError
+from lpips_sat.stats import Interval
+from lpips_sat.suites import METRICS
+
+from ..cases import CASES
+from ..results import CaseResults
+from ..summary import TEST, Cell, gap_of, summarise
+
+FIRST, LAST = ("bicubic", "regression"), "ceiling"  # where controls stand among the models
+CONTROLS = ("bicubic", LAST)
+COST = ("nfe", "seconds")
+SAMPLE = "sample"
+
+
+class Numbers:
+    """The numbers of one table; means and gaps have the intervals of `sr_models.summary`."""
+
+    def __init__(self, results: CaseResults) -> None:
+        self.results, self.table = results, results.table
+        self._gaps: dict[tuple[str, str, tuple[str, str]], Interval | None] = {}
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Controls without training, trained models in the order of the table, the ceiling."""
+        found = list(map(str, self.table["model"].unique()))
+        first = [name for name in FIRST if name in found]
+        rest = [name for name in found if name not in (*first, LAST)]
+        return [*first, *rest, *([LAST] if LAST in found else [])]
+
+    @property
+    def rivals(self) -> list[str]:
+        """The models without the ceiling, which knows the truth."""
+        return [name for name in self.models if name != LAST]
+
+    @property
+    def foreign(self) -> list[str]:
+        """The models that were tested as they came."""
+        known: dict[str, Any] = self.results.provenance.get("weights", {})
+        return [
+            name for name in self.models if {f"{name} on real", f"{name} on synthetic"} & set(known)
+        ]
+
+    @property
+    def trained(self) -> list[str]:
+        """The models that were trained for the table, in both regimes or in one."""
+        return [name for name in self.models if name not in CONTROLS and name not in self.foreign]
+
+    @cached_property
+    def cases(self) -> list[str]:
+        """The cases that the table has."""
+        found = set(self.table["case"])
+        return [name for name in CASES if name in found]
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """The metrics of quality, in the order of the provenance."""
+        found = list(map(str, self.table["metric"].unique()))
+        ordered = [*self.results.provenance.get("metrics", {}), *found]
+        return [name for name in dict.fromkeys(ordered) if name in found and name not in COST]
+
+    @property
+    def between_cases(self) -> list[str]:
+        """The metrics that mean the same in all cases: those that do not look at LR."""
+        return [m for m in self.metrics if m not in METRICS or "lr" not in METRICS[m].needs]
+
+    def unit(self, metric: str) -> str:
+        """The unit, or nothing."""
+        return str(self._facts(metric).get("unit") or "")
+
+    def higher_is_better(self, metric: str) -> bool | None:
+        """None: best at 0, or not known."""
+        return self._facts(metric).get("higher_is_better")
+
+    def digits(self, metric: str) -> int:
+        """Decimals to write: two of dB, else three significant digits of the largest mean."""
+        if self.unit(metric) == "dB":
+            return 2
+        means = [abs(c.interval.mean) for key, c in self._cells.items() if key[2] == metric]
+        largest = max((mean for mean in means if np.isfinite(mean)), default=0.0)
+        return int(np.clip(2 - np.floor(np.log10(largest)), 0, 6)) if largest else 2
+
+    def seeds(self, model: str) -> int:
+        """How many trainings the table has of a model."""
+        return int(self.table.loc[self.table["model"] == model, "seed"].nunique())
+
+    def size(self, split: str = TEST) -> tuple[int, int]:
+        """Numbers of patches and of blocks."""
+        rows = self.table[self.table["split"] == split]
+        return int(rows["patch"].nunique()), int(rows["block"].nunique())
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, ...], Cell]:
+        cells = summarise(self.results)
+        return {(c.model, c.case, c.metric, c.estimate, c.split): c for c in cells}
+
+    def mean(
+        self, model: str, case: str, metric: str, estimate: str = SAMPLE, split: str = TEST
+    ) -> Interval | None:
+        """A mean, if the table has it."""
+        cell = self._cells.get((model, case, metric, estimate, split))
+        return None if cell is None else cell.interval
+
+    def gap(self, model: str, metric: str, cases: tuple[str, str] = ("II", "I")) -> Interval | None:
+        """A difference between two cases paired by patch, if the table has both."""
+        key = (model, metric, cases)
+        if key not in self._gaps:
+            try:
+                self._gaps[key] = gap_of(self.results, model, metric, cases=cases)
+            except ResultsError:
+                self._gaps[key] = None
+        return self._gaps[key]
+
+    def value(self, model: str, case: str, metric: str, patch: str) -> float | None:
+        """The value of one patch under the first training, if the table has it."""
+        rows = self._rows(case, metric)
+        rows = rows[(rows["model"] == model) & (rows["patch"] == patch)]
+        return None if rows.empty else float(rows.sort_values("seed")["value"].iloc[0])
+
+    def per_patch(self, case: str, metric: str, models: Sequence[str]) -> pd.DataFrame:
+        """Means over trainings (patches x models), of patches that every model has a value for."""
+        rows = self._rows(case, metric)
+        rows = rows[rows["model"].isin(list(models))]
+        grid = rows.pivot_table(index="patch", columns="model", values="value", aggfunc="mean")
+        return grid.reindex(columns=list(models)).dropna()
+
+    def blocks(self, patches: Sequence[str]) -> npt.NDArray[Any]:
+        """The block of every patch."""
+        known = self.table.drop_duplicates("patch").set_index("patch")["block"]
+        return known.loc[list(patches)].to_numpy()
+
+    def patch_gap(self, model: str, metric: str) -> pd.Series[float]:
+        """II - I of every patch, trainings averaged; empty if the table lacks one."""
+        two, one = (self.per_patch(case, metric, [model])[model] for case in ("II", "I"))
+        return (two - one).dropna()
+
+    def effect(self, model: str, metric: str) -> float:
+        """The gap II - I over its standard deviation between patches."""
+        gaps = self.patch_gap(model, metric)
+        mean, spread = float(gaps.mean()), float(gaps.std(ddof=1))
+        return mean / spread if spread > 1e-9 * abs(mean) else np.nan  # else all are one number
+
+    def _facts(self, metric: str) -> dict[str, Any]:
+        known: dict[str, Any] = self.results.provenance.get("metrics", {})
+        return dict(known.get(metric, {}))
+
+    def _rows(self, case: str, metric: str) -> pd.DataFrame:
+        table = self.table
+        return table[
+            (table["case"] == case)
+            & (table["metric"] == metric)
+            & (table["estimate"] == SAMPLE)
+            & (table["split"] == TEST)
+        ]

@@ -1,0 +1,94 @@
+"""The patches of the gallery, and what the models of a table make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lpips_sat.errors import ResultsError
+
+from ..cases import CASES
+from ..contenders import Batch, Contender, Sampler
+from ..curves import trainings_of
+from ..data.pairs import PairDataset
+from ..exam import Exam
+from ..foreign import foreign
+from ..registry import load_pipeline
+from ..results import CaseResults
+from ..scores import Scores
+from ..summary import TEST
+from .gallery import Patch
+
+
+class Views:
+    """The test patches of the set that a table is of, and the table's models.
+
+    root: the set; runs: where trainings are; device: "cpu", "cuda", or None for the GPU if any.
+    Attribute `absent`: what `guess` did not find.
+
+    Raises:
+        ResultsError: the table is of another set.
+    """
+
+    def __init__(
+        self, results: CaseResults, root: Path, runs: Path, *, device: str | None = None
+    ) -> None:
+        known = results.provenance
+        self.results, self.device = (
+            results,
+            device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        )
+        self.trainings = trainings_of(results, root, runs, device=self.device)
+        how: dict[str, Any] = {"degradation": known["degradation"], "num_samples": 1}
+        about = PairDataset(root, TEST).about
+        scores = Scores(about, int(about["layout"]["tile"]), ["psnr"])
+        self.exam = Exam(root, scores, ["real", "synthetic"], **how)
+        if self.exam.describe()["set"]["test_sha256"] != known["set"]["test_sha256"]:
+            raise ResultsError(
+                f"the table is not of {root}, or its test patches have changed: give the set that "
+                "`mindgap evaluate` tested on"
+            )
+        self.absent: list[str] = []
+        self._contenders: dict[tuple[str, str], Contender | None] = {}
+
+    def patches(self, chosen: dict[str, str]) -> list[Patch]:
+        """Test patches by name, with the reason to show them."""
+        found = []
+        for name, why in chosen.items():
+            index = self.exam.sets["real"][TEST].ids.index(name)
+            items = {kind: sets[TEST][index] for kind, sets in self.exam.sets.items()}
+            lr = {str(kind): item["lr"] for kind, item in items.items()}
+            found.append(Patch(name, why, lr, items["real"]["hr"]))
+        return found
+
+    def guess(self, model: str, case: str, patch: Patch) -> Tensor | None:
+        """The image (C, H, W) of the first training; None if its weights are not there."""
+        key = (model, case)
+        if key not in self._contenders:
+            self._contenders[key] = self._contender(model, case)
+        contender = self._contenders[key]
+        if contender is None:
+            return None
+        batch = Batch([patch.name], patch.lr[CASES[case].tested][None], patch.hr[None])
+        return contender.guess(batch, 1).samples[0, 0]
+
+    def _contender(self, model: str, case: str) -> Contender | None:
+        """Who was tested, with the same weights."""
+        known, trained = self.results.provenance["weights"], CASES[case].trained
+        table = self.results.table
+        seed = int(table.loc[(table["model"] == model) & (table["case"] == case), "seed"].min())
+        before = known.get(f"{model} {trained} {seed}")
+        if before is None:
+            tested = CASES[case].tested
+            found, _ = foreign(model, self.exam, tested, alone=False, device=self.device)
+            return found
+        weights = self.trainings.find(model, trained, seed)
+        if weights is None or weights.describe()["sha256"] != before["sha256"]:
+            self.absent.append(
+                f"{model} trained on {trained} images (not in {self.trainings.runs})"
+            )
+            return None
+        return Sampler(load_pipeline(weights.folder, self.device), seed)

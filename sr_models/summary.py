@@ -1,0 +1,131 @@
+"""The table of the experiment in numbers: means and gaps, with intervals over blocks and seeds.
+
+Every interval resamples the blocks of the test images, then the trainings, so that it says what
+another place and another training would change; see `lpips_sat.stats.bootstrap_crossed`. With one
+training it speaks of places alone, with one block there is none (NaN).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+import pandas as pd
+
+from lpips_sat.errors import ResultsError
+from lpips_sat.stats import Interval, bootstrap_crossed
+
+from .results import CaseResults
+
+TEST = "test"
+CELL = ["model", "case", "estimate", "split", "metric"]  # what one interval is of
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the experiment: a metric's mean over patches and `seeds` trainings."""
+
+    model: str
+    case: str
+    estimate: str
+    split: str
+    metric: str
+    seeds: int
+    interval: Interval
+
+
+def summarise(results: CaseResults) -> list[Cell]:
+    """Every number that the table holds, in its order."""
+    found = []
+    for key, rows in results.table.groupby(CELL, sort=False):
+        model, case, estimate, split, metric = map(str, key)
+        cell = (model, case, estimate, split, metric)
+        found.append(Cell(*cell, rows["seed"].nunique(), interval_of(_grid(rows), rows)))
+    return found
+
+
+def mean_of(
+    results: CaseResults,
+    model: str,
+    case: str,
+    metric: str,
+    *,
+    estimate: str = "sample",
+    split: str = TEST,
+) -> Interval:
+    """The mean of a metric over patches and seeds.
+
+    Raises:
+        ResultsError: the table has no such rows, and what it has.
+    """
+    rows = _rows(results, model, case, metric, estimate, split)
+    return interval_of(_grid(rows), rows)
+
+
+def gap_of(
+    results: CaseResults,
+    model: str,
+    metric: str,
+    *,
+    cases: tuple[str, str] = ("II", "I"),
+    estimate: str = "sample",
+    split: str = TEST,
+) -> Interval:
+    """What real images cost: case II - case I (or other `cases`), paired by patch and seed.
+
+    Seeds and patches that only one of both has do not count.
+
+    Raises:
+        ResultsError: the table lacks one of the cases, or they share no seed.
+    """
+    rows = [_rows(results, model, case, metric, estimate, split) for case in cases]
+    one, two = (_grid(part) for part in rows)
+    if one.index.intersection(two.index).empty:
+        raise ResultsError(
+            f"{model}: cases {' and '.join(cases)} have no seed in common (seeds "
+            f"{', '.join(map(str, one.index))} and {', '.join(map(str, two.index))}): evaluate "
+            "both with the same seeds"
+        )
+    shared, patches = one.index.intersection(two.index), one.columns.intersection(two.columns)
+    grids = [grid.loc[shared, patches] for grid in (one, two)]
+    with np.errstate(invalid="ignore"):
+        gap = grids[0] - grids[1]
+    return interval_of(gap.mask(grids[0] == grids[1], 0.0), rows[0])  # also where both are infinite
+
+
+def interval_of(values: pd.DataFrame, rows: pd.DataFrame) -> Interval:
+    """The mean of values (seeds x patches) with its interval; `rows` tell each patch's block.
+
+    Patches without a value (NaN) under some seed count nowhere; infinite values have no interval.
+    """
+    values = values.dropna(axis="columns")
+    blocks = rows.drop_duplicates("patch").set_index("patch")["block"]
+    data, clusters = values.to_numpy(np.float64), blocks[values.columns].to_numpy()
+    if not data.size:
+        return Interval(nan, nan, nan, 0, 0)
+    count = len(set(clusters))
+    if count < 2 or not np.isfinite(data).all():
+        return Interval(float(data.mean()), nan, nan, data.size, count)
+    return bootstrap_crossed(data, clusters)
+
+
+def _rows(results: CaseResults, *wanted: str) -> pd.DataFrame:
+    """The rows of one cell, all seeds; wanted: model, case, metric, estimate, split."""
+    table = results.table
+    names = ("model", "case", "metric", "estimate", "split")
+    chosen = table
+    for name, value in zip(names, wanted, strict=True):
+        have = ", ".join(map(str, chosen[name].unique()))
+        chosen = chosen[chosen[name] == value]
+        if chosen.empty:
+            raise ResultsError(
+                f"the table has no {name} {value!r} for {' '.join(wanted[:2])}, only "
+                f"{have or 'nothing'}: run `mindgap evaluate` for it"
+            )
+    return chosen
+
+
+def _grid(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values (seeds x patches); NaN where there is none."""
+    return rows.pivot(index="seed", columns="patch", values="value")
