@@ -39,21 +39,15 @@ def apply_curve(curve: Mapping[str, Any], values: npt.NDArray[Any]) -> Array:
     return np.interp(values, curve["source"], curve["target"])
 
 
-def least_squares(x: Array, y: Array) -> tuple[float, float]:
-    """Gain, of any sign, and offset of the line y = gain x + offset (n,); a flat x has gain 1."""
-    spread = float(np.var(x))
-    gain = float(np.mean((x - x.mean()) * (y - y.mean()))) / spread if spread else 1.0
-    return gain, float(y.mean() - gain * x.mean())
-
-
 def _line(pred: Array, ref: Array) -> dict[str, Any]:
-    gain, offset = least_squares(pred, ref)
+    spread = float(np.var(pred))
+    gain = float(np.mean((pred - pred.mean()) * (ref - ref.mean()))) / spread if spread else 1.0
     if gain <= 0:
         raise MetricInputError(
             f"the prediction does not rise with the reference (gain {gain:.3g}): no line "
             "harmonizes it; leave out --harmonize"
         )
-    return {"gain": gain, "offset": offset}
+    return {"gain": gain, "offset": float(ref.mean() - gain * pred.mean())}
 
 
 def _percentiles(pred: Array, ref: Array) -> dict[str, Any]:

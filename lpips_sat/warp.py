@@ -15,10 +15,11 @@ from typing import Any
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import CRSError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
 
-from .errors import GridMismatchError
+from .errors import GridMismatchError, RasterError
 from .gdal import FileSide, clear_errors, environment, open_file_mask, open_side
 from .grid import Grid
 from .outputs import StrPath
@@ -75,8 +76,10 @@ def reprojected(stack: ExitStack, side: FileSide, grid: Grid, resampling: str) -
 
 def crs_of(code: str) -> Any:
     """Find a CRS by its code, such as EPSG:32631."""
-    with clear_errors(code, "find the CRS"):
+    try:
         return CRS.from_string(code)
+    except CRSError as error:
+        raise RasterError(f"{code!r} is no CRS: expected a code such as EPSG:32631") from error
 
 
 def grid_in(grid: Grid, crs: Any) -> Grid:

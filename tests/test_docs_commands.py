@@ -32,6 +32,7 @@ ELSEWHERE = {
     "mindgap train": "cli/test_mindgap_train.py",
     "mindgap sr": "cli/test_mindgap_sr.py",
     "mindgap data": "sr_models/data",
+    "mindgap audit": "sr_models/data",
 }
 
 

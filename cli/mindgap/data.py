@@ -114,6 +114,48 @@ def build(
     click.echo(json.dumps({str(out): _brief(about)}, indent=2))
 
 
+@data.command(name="import")
+@click.option(
+    "--format",
+    "name",
+    required=True,
+    type=click.Choice(["sen2venus", "sen2venus-20m", "worldstrat", "opensr-test", "sen2naip"]),
+    help="The published layout.",
+)
+@options.path_argument("source")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the set to make."
+)
+@click.option("--tile", type=click.IntRange(1), help="Cut images into squares of so many HR px.")
+@click.option(
+    "--min-texture",
+    type=click.FloatRange(0),
+    default=0.001,
+    show_default=True,
+    help="Least RMS of detail finer than an LR pixel.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Which place goes where."
+)
+@click.option(
+    "--sun-zenith",
+    type=click.FloatRange(0, 90, max_open=True),
+    help="In degrees; synthetic Sentinel-2 images need it for their noise.",
+)
+@options.overwrite
+def import_(name: str, source: Path, out: Path, **settings: Any) -> None:
+    """Make a set of pairs of the public set in folder SOURCE, extracted as published.
+
+    Its own split is kept, else places are divided as a whole. docs/pairs.md says which version of
+    each layout is read, and what is not.
+    """
+    from sr_models.data.imports import import_pairs
+
+    with tile_progress() as report:
+        about = import_pairs(name, source, out, progress=report, **settings)
+    click.echo(json.dumps({str(out): _brief(about)}, indent=2))
+
+
 @data.command()
 @options.path_argument("root")
 def check(root: Path) -> None:

@@ -22,7 +22,7 @@ from lpips_sat.outputs import StrPath, check_folder, whole_folder
 from lpips_sat.warp import open_image
 
 from .errors import PairError
-from .measures import MIN_RELIABILITY, compare, frequencies, measure
+from .measures import MIN_RELIABILITY, compare, frequencies, line_sums, measure
 from .pairs import read_about, read_manifest
 from .sets import box_mean
 
@@ -138,7 +138,8 @@ def audit_pairs(
         raise PairError(f"{root} holds no pair in any split: build the set again")
     bands = tuple(tuple(about[side]["bands"]) for side in ("lr", "hr"))
     least = float(about["layout"]["min_texture"])
-    rows, pairs = [], []
+    rows: list[dict[str, Any]] = []
+    totals = np.zeros((len(bands[0]), 10))
     for done, (_, tile) in enumerate(used.iterrows(), start=1):
         lr, hr = (_read(Path(root) / tile[side]) for side in ("lr", "hr"))
         textured = bool(tile["texture"] >= least)
@@ -146,16 +147,20 @@ def audit_pairs(
         measured = measure(lr, hr, bands[0])
         rows.append({**known, "textured": textured, **measured, **_acquisition(tile)})
         if textured:
-            pairs.append((box_mean(hr, int(about["factor"])), lr))
+            down = box_mean(hr, int(about["factor"]))
+            totals += [
+                line_sums(*xy) for xy in zip(down.astype(float), lr.astype(float), strict=True)
+            ]
         progress(done, len(used))
-    table = pd.DataFrame(rows)
-    found = frequencies(int(about["layout"]["tile"]) // int(about["factor"]))
-    curves = np.stack(list(table["mtf"]))
-    for at in AT:
-        table[f"mtf_{at:g}"] = curves[:, int(np.argmin(np.abs(found - at)))]
-    table["outside"] = [_reasons(row, bands[0], limits) for _, row in table.iterrows()]
+    at = frequencies(int(about["layout"]["tile"]) // int(about["factor"]))
+    table = _judged(pd.DataFrame(rows), at, bands[0], limits)
+    pooled = pd.DataFrame(
+        {"band": band, **compare(sums)}
+        for band, sums in zip(bands[0], totals, strict=True)
+        if sums[0]
+    )
     name = Path(root).resolve().name
-    return Audit(name, (bands[0], bands[1]), table, _pool(pairs, bands[0]), found.tolist(), limits)
+    return Audit(name, (bands[0], bands[1]), table, pooled, at.tolist(), limits)
 
 
 def check_audit_output(out: StrPath, *, figures: bool, overwrite: bool) -> None:
@@ -240,6 +245,15 @@ def _acquisition(tile: pd.Series) -> dict[str, float]:
     return {"days": days, **views, "view": views["lr_view"] - views["hr_view"]}
 
 
+def _judged(table: pd.DataFrame, at: Any, bands: tuple[str, ...], limits: Limits) -> pd.DataFrame:
+    """Add the relative MTF at some of its frequencies, and what is beyond the limits."""
+    curves = np.stack(list(table["mtf"]))
+    for wanted in AT:
+        table[f"mtf_{wanted:g}"] = curves[:, int(np.argmin(np.abs(at - wanted)))]
+    table["outside"] = [_reasons(row, bands, limits) for _, row in table.iterrows()]
+    return table
+
+
 def _reasons(row: pd.Series, bands: tuple[str, ...], limits: Limits) -> str:
     """Say what of a pair is beyond the limits; NaN never is."""
     found = []
@@ -263,15 +277,6 @@ def _reasons(row: pd.Series, bands: tuple[str, ...], limits: Limits) -> str:
     if abs(row["view"]) > limits.view:
         found.append(f"views {abs(row['view']):.0f} degrees apart")
     return "; ".join(found)
-
-
-def _pool(pairs: list[tuple[Any, Any]], bands: tuple[str, ...]) -> pd.DataFrame:
-    """The line of every band over all textured pairs (C, h, w), as they are."""
-    if not pairs:
-        return pd.DataFrame(columns=["band"])
-    return pd.DataFrame(
-        {"band": band, **compare([(x[i], y[i]) for x, y in pairs])} for i, band in enumerate(bands)
-    )
 
 
 def _quantile_names() -> list[str]:

@@ -14,20 +14,25 @@ from lpips_sat.outputs import StrPath
 from lpips_sat.radiometry import check_range
 from lpips_sat.warp import open_image
 
+from .measures import MIN_RELIABILITY
 from .pairs import read_about, read_manifest
 from .tiles import TEST_UNTEXTURED, Place, gap
 
-# Shift of a tile, in LR pixels, above which it is listed, and the reliability from which a shift
-# is believed. Half an LR pixel is the usual mistake of a grid.
-MAX_SHIFT_PX, MIN_RELIABILITY = 0.5, 0.9
+# Shift of a tile, in LR pixels, above which it is listed: half of one is the usual mistake of a
+# grid.
+MAX_SHIFT_PX = 0.5
+BOUNDS = ("left", "right", "bottom", "top")
+# Parts of a tile's side by which bounds may overlap that touch: rounded coordinates.
+SLACK = 1e-6
 
 
 def check_pairs(root: StrPath) -> dict[str, Any]:
     """Read every tile of a set; return a summary with its `problems`, an empty list if none.
 
     Checked are: files that are missing or do not open; the two grids of every pair; values that
-    are not finite or implausible; names given twice; tiles closer to a training tile than the
-    margin. Listed as `shifted` are pairs whose images are over 0.5 LR px apart, with certainty.
+    are not finite or implausible; names given twice; blocks in two splits; tiles closer to a
+    training tile than the margin, or, of a public set, on its ground. Listed as `shifted` are
+    pairs whose images are over 0.5 LR px apart, with certainty.
 
     Raises:
         PairError: the folder is no set at all.
@@ -35,7 +40,11 @@ def check_pairs(root: StrPath) -> dict[str, Any]:
     about, table = read_about(root), read_manifest(root)
     used = table[table["split"] != ""]
     problems = [f"{name}: named twice" for name in table["id"][table["id"].duplicated()]]
-    problems += _leaks(used, int(about["layout"]["tile"]), int(about["layout"]["margin"]))
+    problems += _torn(used)
+    if "format" in about:
+        problems += _overlaps(used)
+    else:
+        problems += _leaks(used, int(about["layout"]["tile"]), int(about["layout"]["margin"]))
     for tile in used.itertuples():
         try:
             problem = _pair_problem(Path(root), str(tile.lr), str(tile.hr), int(about["factor"]))
@@ -52,6 +61,32 @@ def check_pairs(root: StrPath) -> dict[str, Any]:
         "shifted": list(shifted),
         "problems": problems,
     }
+
+
+def _torn(used: pd.DataFrame) -> list[str]:
+    """Name the blocks that do not belong to one split as a whole."""
+    textured = used[used["split"] != TEST_UNTEXTURED]
+    return [
+        f"block {block}: in {' and '.join(sorted(set(splits)))}, expected one split"
+        for block, splits in textured.groupby("block")["split"]
+        if splits.nunique() > 1
+    ]
+
+
+def _overlaps(used: pd.DataFrame) -> list[str]:
+    """Name the tiles of other splits that share ground with a training tile."""
+    found = []
+    for _, part in used[used["crs"] != ""].groupby("crs"):
+        training = part[part["split"] == "train"]
+        left, right, bottom, top = (training[c].to_numpy() for c in BOUNDS)
+        for row in part[~part["split"].isin(["train", TEST_UNTEXTURED])].itertuples():
+            slack = SLACK * (row.right - row.left)
+            over = (left < row.right - slack) & (right > row.left + slack)
+            over &= (bottom < row.top - slack) & (top > row.bottom + slack)
+            if over.any():
+                other = training["id"].iloc[int(np.argmax(over))]
+                found.append(f"{row.id}: shares ground with the training tile {other}")
+    return found
 
 
 def _leaks(used: pd.DataFrame, tile: int, margin: int) -> list[str]:

@@ -13,7 +13,6 @@ from scipy.ndimage import convolve, gaussian_filter
 
 from lpips_sat.functional import sam, spectral_energy
 from lpips_sat.functional.mtf import WINDOW
-from lpips_sat.harmonize import least_squares
 from lpips_sat.registration import Shift, apply_shift, estimate_shift
 
 from .sets import box_mean
@@ -25,8 +24,8 @@ MIN_RELIABILITY = 0.9
 # Standard deviation in LR pixels of the Gaussian under which two sensors see the same detail: the
 # MTF of a sensor at half the Nyquist frequency is 0.7 or more, that of this Gaussian 0.01.
 SMOOTH_PX = 2.0
-# Standard deviation, relative to the largest value, that is rounding and not detail.
-NO_DETAIL = 1e-9
+# Variance, relative to the mean square, that is rounding and not detail.
+FLAT = 1e-12
 # Second differences along both axes: planes and edges along an axis give 0, white noise 6 times its
 # standard deviation (Immerkaer 1996, doi:10.1006/cviu.1996.0060).
 NOISE_MASK = np.outer((1.0, -2.0, 1.0), (1.0, -2.0, 1.0))
@@ -53,7 +52,7 @@ def measure(lr: Array, hr: Array, bands: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"shift_y": shift.dy, "shift_x": shift.dx}
     found |= {"shift": math.hypot(shift.dy, shift.dx), "reliability": shift.reliability}
     moved, still = _undo(low, down, shift) if shift.reliability >= MIN_RELIABILITY else (low, down)
-    lines = [compare([(x, y)]) for x, y in zip(still, moved, strict=True)]
+    lines = [compare(line_sums(x, y)) for x, y in zip(still, moved, strict=True)]
     for band, line in zip(bands, lines, strict=True):
         found |= {f"{name}_{band}": value for name, value in line.items()}
     for side, image in (("lr", low), ("hr", high)):
@@ -65,27 +64,38 @@ def measure(lr: Array, hr: Array, bands: Sequence[str]) -> dict[str, Any]:
     return found | {"spectral_angle": float(angle), "mtf": mtf.tolist()}
 
 
-def compare(pairs: Sequence[tuple[Array, Array]]) -> dict[str, float]:
-    """Describe images y (h, w) of one band as a line of images x, all pairs in one.
+def line_sums(x: Array, y: Array) -> Array:
+    """Return (10,) float64, what `compare` needs of two images (h, w) of one band.
 
-    `gain` and `offset` are the least-squares line of both smoothed by a Gaussian of 2 px: detail
-    that only one of them resolves, and noise, would draw the gain towards 0. `residual` is the RMS
-    from that line and `correlation` Pearson's, both pixel by pixel as they are; NaN if an image has
-    no detail at all. `bias` is the mean of y - x.
+    Their number of pixels and the sums of x, y, x^2, x y, y^2; the sums of x, y, x^2, x y of both
+    smoothed by a Gaussian of 2 px. Adds up over pairs.
     """
-    x, y = (np.concatenate([pair[i].ravel() for pair in pairs]) for i in range(2))
-    smooth = [
-        np.concatenate([gaussian_filter(pair[i], SMOOTH_PX).ravel() for pair in pairs])
-        for i in range(2)
-    ]
-    gain, offset = least_squares(*smooth)
-    flat = any(v.std() <= NO_DETAIL * np.abs(v).max() for v in (x, y))
+    u, v = (gaussian_filter(image, SMOOTH_PX) for image in (x, y))
+    products = (x, y, x * x, x * y, y * y, u, v, u * u, u * v)
+    return np.array([x.size, *(product.sum() for product in products)])
+
+
+def compare(sums: Array) -> dict[str, float]:
+    """Describe y as a line of x, from `line_sums`.
+
+    `gain` and `offset` are the least-squares line of the smoothed images: detail that only one of
+    them resolves, and noise, would draw the gain towards 0. `residual` is the RMS from that line
+    and `correlation` Pearson's, both pixel by pixel as they are; NaN if an image has no detail at
+    all. `bias` is the mean of y - x.
+    """
+    x, y, xx, xy, yy, u, v, uu, uv = (float(value) for value in sums[1:] / sums[0])
+    spread = uu - u * u
+    gain = (uv - u * v) / spread if spread > FLAT * uu else 1.0
+    offset = v - gain * u
+    square = yy + gain**2 * xx + offset**2 - 2 * gain * xy - 2 * offset * y + 2 * gain * offset * x
+    var_x, var_y = xx - x * x, yy - y * y
+    flat = var_x <= FLAT * xx or var_y <= FLAT * yy
     return {
         "gain": gain,
         "offset": offset,
-        "bias": float(np.mean(y - x)),
-        "residual": float(np.sqrt(np.mean((y - gain * x - offset) ** 2))),
-        "correlation": math.nan if flat else float(np.corrcoef(x, y)[0, 1]),
+        "bias": y - x,
+        "residual": math.sqrt(max(square, 0.0)),
+        "correlation": math.nan if flat else (xy - x * y) / math.sqrt(var_x * var_y),
     }
 
 
@@ -117,10 +127,10 @@ def _undo(lr: Array, hr: Array, shift: Shift) -> tuple[Array, Array]:
     """LR moved back onto HR, both (C, h, w), cut to where it is known; as they are if nowhere."""
     moved, valid = apply_shift(torch.from_numpy(lr)[None], -shift)
     known = valid[0, 0].numpy()
-    inside = np.ix_(known.any(axis=1), known.any(axis=0))  # a rectangle
     if not known.any():
         return lr, hr
-    return moved[0].numpy()[:, *inside], hr[:, *inside]
+    rows, columns = known.any(axis=1), known.any(axis=0)  # a rectangle
+    return moved[0].numpy()[:, rows][:, :, columns], hr[:, rows][:, :, columns]
 
 
 def _window(side: int) -> int:

@@ -210,6 +210,17 @@ def test_a_scene_that_makes_no_pairs_is_one_clear_line_and_leaves_nothing(
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
+def test_clouds_everywhere_in_the_mask_leave_nothing(tmp_path, scene, raster):
+    (tmp_path / "in").mkdir()
+    low, high, *_ = scene(tmp_path / "in")
+    at = Affine(60, 0, 499_800, 0, -60, 4_200_200)
+    mask = raster(tmp_path / "in" / "mask.tif", np.zeros((1, 60, 60), np.uint8), at)
+    with pytest.raises(PairError, match=r"none of 16 tiles .* the best has 0.0%") as raised:
+        build_pairs(Source(low), Source(high), tmp_path / "pairs", mask=mask, layout=SMALL)
+    assert "\n" not in str(raised.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
 def test_values_far_from_reflectance_are_refused(tmp_path, scene):
     low, high, *_ = scene(tmp_path)
     wrong = Source(high, RadiometryOptions(scale=100.0, offset=0.0))

