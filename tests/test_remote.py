@@ -15,8 +15,8 @@ import rasterio
 from rasterio.shutil import copy as translate
 
 from lpips_sat.errors import RasterError
-from lpips_sat.items import Item
 from lpips_sat.gdal import HTTP_LIMITS
+from lpips_sat.items import Item
 from lpips_sat.raster import open_pair
 from lpips_sat.sets import score_set
 from lpips_sat.work import ScoreOptions
