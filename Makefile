@@ -33,8 +33,9 @@ demo: .venv/.installed ## score two real Sentinel-2 pairs and write their error 
 	$(BIN)/lpips-sat score $(SAMPLE)/nir/pred.tif $(SAMPLE)/nir/ref.tif --map demo/nir-map.tif --overwrite
 	@echo "error maps: demo/rgbn-map.tif demo/nir-map.tif"
 
+# One process per core, one thread each; the tests of a module stay together.
 test: .venv/.installed ## run the tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 test-slow: .venv/.installed ## run the tests that take long
 	$(BIN)/pytest -m slow
