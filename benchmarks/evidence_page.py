@@ -95,8 +95,13 @@ def limit_sentence() -> str:
     pairs = ", ".join(
         f"{row['pair']} ({row['lost']:g} of {row['trials']})" for row in found["lost"][:6]
     )
+    guesses = found["confidence"][0]
+    share = guesses["trials"] / found["trials"]
+    rest = 1 - share * (1 - guesses["agreement"]["LPIPS-Sat"])
     return (
-        f"Two raters agree on {raters['agree']:.3f} of the {raters['trials']} trials that two saw, "
+        f"Where the raters say that they guess, no distance is much better than a coin; with these "
+        f"votes as they are and every other one won, agreement would be {rest:.3f}. Two raters "
+        f"agree on {raters['agree']:.3f} of the {raters['trials']} trials that two saw, "
         f"so that no distance can expect to win more than {raters['agree']:.3f} to "
         f"{raters['limit']:.3f} of single votes, whatever it is; LPIPS-Sat wins {ours:.3f}. The "
         f"pairs of kinds on which it loses most votes: {pairs}."

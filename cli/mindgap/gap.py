@@ -235,9 +235,10 @@ def _share_table(results: CaseResults, found: list[Attribution]) -> Table:
 
 
 def _curve_table(found: list[tuple[Curve, Fit]]) -> Table:
-    table = _table("How cases I and III were trained", "PSNR of a sample over that of bicubic, dB")
-    headings = ("model", "trained on", "seed", "steps to bicubic", "on validation blocks")
-    for name in (*headings, "on training pairs", "on test pairs", "train - test"):
+    """One line per training."""
+    caption = "level: steps to bicubic; then PSNR of a sample over that of bicubic, dB, at the end"
+    table = _table("How cases I and III were trained", caption)
+    for name in ("model", "on", "seed", "level", "val", "train", "test", "train - test"):
         table.add_column(name)
     for curve, fit in found:
         reached = "never" if curve.steps_to_bicubic is None else str(curve.steps_to_bicubic)

@@ -204,9 +204,10 @@ class Noise:
     def fit(cls, samples: Samples, radiometry: Radiometry, mtf: Mtf) -> Noise:
         """From the residual between the real image and the synthetic one made real.
 
-        The residual's variance in small windows is fitted by n + b * (the image's own variance):
-        what grows with texture is a difference of detail, n is noise. What synthetic images differ
-        in among each other is treated alike: some are drawn from sensors of different MTFs.
+        The residual's variance in small windows is fitted by read noise, shot noise in proportion
+        to the signal, and a share of the image's own variance: what grows with texture is a
+        difference of detail and no noise. What synthetic images differ in among each other is
+        treated alike, for some are drawn from sensors of different MTFs.
         """
         expected = radiometry.undo(mtf.undo(samples.mean))
         residual = samples.real - expected
@@ -337,24 +338,25 @@ def _ratio(x: Array, first: Array, second: Array) -> float:
 
 
 def _floors(residual: Array, image: Array) -> Array:
-    """Variance (C,) of white noise in residuals (N, C, h, w), net of what grows with detail."""
+    """Mean variance (C,) of the noise in residuals (N, C, h, w), net of what grows with detail."""
     bands = range(residual.shape[1])
     return np.array([_floor(residual[:, band], image[:, band]) for band in bands])
 
 
 def _floor(residual: Array, image: Array) -> float:
     """The same of one band (N, h, w)."""
-    ours, theirs = (_local_variance(x) for x in (residual, image))
-    design = np.stack([np.ones_like(theirs), theirs], axis=1)
-    weight = np.ones_like(ours)
-    found = np.zeros(2)
+    signal = np.maximum(_windows(image), 0)
+    ours, texture = (_local_variance(x) for x in (residual, image))
+    design = np.stack([np.ones_like(ours), signal, texture], axis=1)
+    size = np.maximum(design.mean(0), 1e-30)  # columns of one size, so that rounding is the same
+    weight, found = np.ones_like(ours), np.zeros(3)
     for _ in range(ROUNDS):
-        found, _ = nnls(design * weight[:, None], ours * weight)
+        found = nnls(design / size * weight[:, None], ours * weight)[0] / size
         fitted = design @ found
         # a variance's standard error is in proportion to it
         weight = 1 / np.maximum(fitted, 1e-6 * fitted.max() + 1e-30)
         weight /= weight.max()
-    return float(found[0])
+    return float(found[0] + found[1] * signal.mean())
 
 
 def _amplified(radiometry: Radiometry, mtf: Mtf, shape: tuple[int, ...]) -> Array:
@@ -366,11 +368,14 @@ def _amplified(radiometry: Radiometry, mtf: Mtf, shape: tuple[int, ...]) -> Arra
 
 def _local_variance(images: Array) -> Array:
     """Variance per pixel of the high-passed images (N, h, w), in windows: (windows,)."""
-    height, width = images.shape[-2:]
-    high = (frequencies(height, width) > HIGH_PASS).astype(np.float64)
-    energy = filtered(images, high) ** 2 / high.mean()
-    rows, cols = height // WINDOW, width // WINDOW
-    cut = energy[:, : rows * WINDOW, : cols * WINDOW]
+    high = (frequencies(*images.shape[-2:]) > HIGH_PASS).astype(np.float64)
+    return _windows(filtered(images, high) ** 2 / high.mean())
+
+
+def _windows(images: Array) -> Array:
+    """Means of images (N, h, w) in whole windows: (windows,)."""
+    rows, cols = (side // WINDOW for side in images.shape[-2:])
+    cut = images[:, : rows * WINDOW, : cols * WINDOW]
     return cut.reshape(len(images), rows, WINDOW, cols, WINDOW).mean((2, 4)).ravel()
 
 

@@ -21,14 +21,15 @@ from ..gap import attributions
 from ..results import CaseResults, read_case_results
 from . import sections
 from .audit import audit_section
-from .content import Report, Section
+from .content import Report, Section, Table
 from .figures import svg
 from .findings import Shares
 from .gallery import choose, plates
 from .markdown import INDEX, answered, pictures_of, titled, write_markdown
 from .numbers import Numbers
 from .provenance import provenance_section
-from .ranks import contradiction_table
+from .ranks import agreement_table, contradiction_table, rank_table
+from .tables import cases_table, cost_table, gap_table
 from .views import Views
 
 __all__ = ["Sources", "findings", "make_report", "tables", "write_report"]
@@ -120,13 +121,13 @@ def tables(results: CaseResults, attribution: CaseResults | None = None) -> dict
     """
     numbers = Numbers(results)
     main, agreements = sections.main_metrics(numbers), sections.agreements_of(numbers)
-    found = {
-        "cases": [sections.cases_table(numbers, metric) for metric in main],
-        "gap": [sections.gap_table(numbers, metric) for metric in main],
-        "ranks": [sections.rank_table(numbers, main)],
-        "agreement": [sections.agreement_table(agreements)] if agreements else [],
+    found: dict[str, list[Table | None]] = {
+        "cases": [cases_table(numbers, metric) for metric in main],
+        "gap": [gap_table(numbers, metric) for metric in main],
+        "ranks": [rank_table(numbers, main)],
+        "agreement": [agreement_table(agreements)] if agreements else [],
         "contradictions": [contradiction_table(numbers, agreements)],
-        "cost": [sections.cost_table(numbers)],
+        "cost": [cost_table(numbers)],
     }
     if attribution is not None:
         shares = shares_of(attribution)

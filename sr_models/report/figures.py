@@ -24,7 +24,7 @@ from .numbers import Numbers
 WIDTH = 3.2  # inches, of a chart: a column of the page
 ROW = 0.23  # inches, of a line in a chart of lines
 LEARNED = {"synthetic": "I: synthetic", "real": "III: real"}
-SETTINGS = {
+SETTINGS: Any = {  # of matplotlib
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 8,
     "axes.spines.left": False,
@@ -136,7 +136,7 @@ def _save(figure: Figure, colours: Mapping[str, str], *, title: bool = False, **
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
 
-    own = dict.fromkeys(("xtick.color", "axes.labelcolor", "axes.edgecolor"), colours["soft"])
+    own: Any = dict.fromkeys(("xtick.color", "axes.labelcolor", "axes.edgecolor"), colours["soft"])
     own |= {
         "text.color": colours["ink"],
         "ytick.color": colours["ink"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -112,7 +113,7 @@ def agreement(numbers: Numbers, case: str) -> Agreement | None:
     return Agreement(case, bootstrap(statistic, blocks), alike, contradictions, pairs)
 
 
-def agreement_table(found: list[Agreement]) -> Table:
+def agreement_table(found: Sequence[Agreement]) -> Table:
     """What `agreement` found, a row per case."""
     rows = [
         [
@@ -134,7 +135,7 @@ def agreement_table(found: list[Agreement]) -> Table:
     return Table(f"{title_of(PERCEPTION)} beside {title_of(FIDELITY)}", columns, rows)
 
 
-def contradiction_table(numbers: Numbers, found: list[Agreement]) -> Table | None:
+def contradiction_table(numbers: Numbers, found: Sequence[Agreement]) -> Table | None:
     """Every pair of models that the two metrics surely order in opposite ways."""
     rows = [
         [

@@ -38,7 +38,7 @@ def test_every_factor_is_found_in_a_sensor_that_differs_in_all(
     assert gain[46] == pytest.approx((0.33 / 0.2) ** ((46 / 48) ** 2), rel=0.12)
     # noise at the mean reflectance: 90 % of the variance is shot noise
     level = np.sqrt(0.9 * hr.mean() / 0.2 + 0.1) * 0.2
-    assert factors.noise.real == pytest.approx((1.1 * level / 60,), rel=0.35)  # no part is flat
+    assert factors.noise.real == pytest.approx((1.1 * level / 60,), rel=0.25)  # no part is flat
     assert factors.noise.synthetic == pytest.approx((level / 160,), rel=0.1)
 
 
@@ -119,7 +119,7 @@ def test_a_degradation_that_varies_is_not_taken_for_noise(write_set, sensor, hr,
     factors = fitted(root, blind)
     assert 1.4e-3 < factors.noise.synthetic[0] < 3.5e-3
     drawn = [blind(hr, seeded(k)) for k in (0, 1)]
-    assert np.std(drawn[0] - drawn[1]) / np.sqrt(2) > 2 * factors.noise.synthetic[0]
+    assert np.std(drawn[0] - drawn[1]) / np.sqrt(2) > 1.3 * factors.noise.synthetic[0]
 
 
 def test_test_pairs_are_not_read(write_set, sensor, hr, tmp_path):
