@@ -239,8 +239,13 @@ def _read(path: Path) -> Any:
 
 def _acquisition(tile: pd.Series) -> dict[str, float]:
     """What differs by when and whence the two images were taken; NaN where it is not known."""
-    lr, hr = (pd.to_datetime(tile.get(f"{side}_date") or None) for side in ("lr", "hr"))
-    days = math.nan if lr is None or hr is None else (lr - hr).total_seconds() / 86400
+    dates = [str(tile.get(side) or "") for side in ("lr_date", "hr_date")]
+    if not all("T" in date for date in dates):  # a day without its time is compared as a day
+        dates = [date[:10] for date in dates]
+    days = math.nan
+    if all(dates):
+        lr, hr = (pd.Timestamp(pd.to_datetime(date, utc=True)) for date in dates)
+        days = (lr - hr).total_seconds() / 86400
     views = {side: float(tile.get(side, math.nan)) for side in ("lr_view", "hr_view")}
     return {"days": days, **views, "view": views["lr_view"] - views["hr_view"]}
 

@@ -197,6 +197,7 @@ def test_sen2naip_pairs_are_the_files_with_their_dates(tmp_path, sources):
     assert list(table["id"]) == list(table["block"]) == [f"ROI_{i:04d}" for i in range(5)]
     assert set(table["lr_date"]) == {"2021-08-13T17:29:01"}
     assert set(table["hr_date"]) == {"2021-08-12"}
+    assert (audit_pairs(tmp_path / "pairs").table["days"] == 1).all()  # days, as HR has no time
     hr, *_ = raw(tmp_path / "pairs" / table["hr"].iloc[0])
     stored, *_ = raw(source / "cross-sensor" / "ROI_0000" / "hr.tif")
     np.testing.assert_allclose(hr, stored / 255, rtol=1e-6)
