@@ -33,6 +33,9 @@ ELSEWHERE = {
     "mindgap sr": "cli/test_mindgap_sr.py",
     "mindgap data": "sr_models/data",
     "mindgap audit": "sr_models/data",
+    "mindgap evaluate": "sr_models/test_evaluate.py",
+    "mindgap gap": "sr_models/gap",
+    "mindgap report": "sr_models/report",
 }
 
 

@@ -104,9 +104,14 @@ def test_the_wheel_holds_every_module(names):
 
 def test_the_wheel_holds_typing_marker_weights_and_cards(names):
     assert "lpips_sat/py.typed" in names
-    weights = _sources("*.safetensors")
-    assert any(name.startswith("lpips_sat/weights/") for name in weights)
+    weights = {w for w in _sources("*.safetensors") if w.startswith("lpips_sat/weights/")}
+    assert weights
     assert weights | _sources("weights/**/*.json") <= names
+
+
+def test_the_wheel_leaves_the_checkpoints_in_the_repository(names):
+    assert any((ROOT / "sr_models" / "checkpoints").iterdir())
+    assert not [name for name in names if "checkpoints/" in name]
 
 
 def test_the_wheel_is_small(wheel):

@@ -9,7 +9,6 @@ holds GeoTIFF in zip files, is not read.
 from __future__ import annotations
 
 import math
-import pickle
 import re
 import sqlite3
 import struct
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError  # what torch raises at anything but tensors
 from typing import Any
 
 import torch
@@ -85,7 +85,7 @@ def _tensor(path: Path) -> Array:
     """Read a tensor (n, 4, h, w) of int16; nothing else is unpickled."""
     try:
         tensor: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise PairError(f"{path} is damaged, or holds more than a tensor: not read") from error
     if not isinstance(tensor, torch.Tensor) or tensor.is_floating_point():
         raise PairError(f"{path}: unknown layout: expected one tensor of integers")
