@@ -122,11 +122,11 @@ def test_a_command_runs_as_it_stands_on_the_page(
     program, *words = shlex.split(command)
     if "sample/" in command and "sample" not in words:
         (folder / "sample").symlink_to(request.getfixturevalue("sample"))
-    out = words[words.index("--out") + 1] if "--out" in words else None
-    if out is not None and (folder / out).exists():
-        (folder / out).unlink()
+    outputs = [words[words.index(o) + 1] for o in ("--out", "--html") if o in words]
+    for out in outputs:
+        (folder / out).unlink(missing_ok=True)
     monkeypatch.chdir(folder)
     done = CliRunner().invoke(PROGRAMS[program], words, prog_name=program)
     assert done.exit_code == 0, done.output
-    assert done.stdout.strip()
-    assert out is None or (folder / out).is_file()
+    assert done.stdout.strip() or outputs
+    assert all((folder / out).is_file() for out in outputs)

@@ -220,8 +220,8 @@ def _share_table(results: CaseResults, found: list[Attribution]) -> Table:
     table.show_lines = False
     for name in ("model", "metric", "part"):
         table.add_column(name)
-    for name in ("mean", "interval", "of the gap"):
-        table.add_column(name, justify="right")
+    for name in ("mean", "interval", "of gap"):
+        table.add_column(name, justify="right", no_wrap=True)
     for one in found:
         parts = one.intervals()
         whole = parts["gap"].mean

@@ -373,9 +373,13 @@ def _local_variance(images: Array) -> Array:
 
 
 def _windows(images: Array) -> Array:
-    """Means of images (N, h, w) in whole windows: (windows,)."""
-    rows, cols = (side // WINDOW for side in images.shape[-2:])
-    cut = images[:, : rows * WINDOW, : cols * WINDOW]
+    """Means of images (N, h, w) in whole windows: (windows,).
+
+    Not of those at the border, where mirrored images err, unless there are no others.
+    """
+    edge = WINDOW if min(images.shape[-2:]) >= 3 * WINDOW else 0
+    rows, cols = ((side - 2 * edge) // WINDOW for side in images.shape[-2:])
+    cut = images[:, edge : edge + rows * WINDOW, edge : edge + cols * WINDOW]
     return cut.reshape(len(images), rows, WINDOW, cols, WINDOW).mean((2, 4)).ravel()
 
 
