@@ -86,7 +86,7 @@ def build_ladders(
     return Ladders(images, kinds, rising)
 
 
-def _climb(kind: str, rng: np.random.Generator) -> NDArray[np.float64]:
+def _climb(kind: str, rng: np.random.Generator) -> NDArray[np.floating[Any]]:
     """Severities of one ladder, rising by 0.15 to 0.3."""
     if kind in STEPPED:
         return np.array(THREE_LEVELS)

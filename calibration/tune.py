@@ -246,9 +246,10 @@ def tune_loss(
     }
     if material.ladders is not None:
         climbed = rng.choice(len(material.ladders.images), config.ladders, replace=False)
-        shown = _turned(material.ladders.images[climbed], rng, config.permuted_share)
+        shown = [material.ladders.images[i] for i in climbed]
+        climbing = _turned(shown, rng, config.permuted_share).to(device)
         parts["ladders"] = config.ladder_weight * ladder_loss(
-            student.log_distances(shown.to(device)),
+            student.log_distances(climbing),
             tensor(material.ladders.rising[climbed]),
             config.ladder_margin,
         )

@@ -13,7 +13,7 @@ from lpips_sat.backbones.runs import read_config
 from lpips_sat.calibration.calibrate import load_backbone, save
 from lpips_sat.calibration.judgements import Judgements, read_judgements
 from lpips_sat.calibration.teacher import cross_validate, fit_teacher
-from lpips_sat.calibration.tune import TuneConfig, build_pool, tune
+from lpips_sat.calibration.tune import TuneConfig, _cropped, _turned, build_pool, tune
 from lpips_sat.errors import OutputExistsError, WeightsError
 from lpips_sat.lpips import LPIPSSat
 
@@ -115,12 +115,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tuned, trials, tmp_path):
 
 
 def test_ladders_pull_the_steps_of_a_kind_apart(trials, tmp_path):
-    config = replace(
-        TINY, steps=25, ladders=6, ladder_pool=12, ladder_weight=50.0, crop=48, permuted_share=0.5
-    )
+    same = {"ladders": 8, "ladder_pool": 8}  # every step climbs all of them
+    config = replace(TINY, steps=30, **same, ladder_weight=100.0, ladder_margin=1.0, crop=48)
     tune_tiny(tmp_path / "run", trials, config)
-    log = pd.read_csv(tmp_path / "run" / "log.csv")
-    assert log["ladders"].iloc[-8:].mean() < 0.8 * log["ladders"].iloc[:8].mean()
+    missing = pd.read_csv(tmp_path / "run" / "log.csv")["ladders"]
+    assert missing.iloc[-5:].mean() < 0.9 * missing.iloc[:5].mean()
+
+
+def test_parts_and_orders_of_bands_are_those_of_the_whole_group():
+    group = np.random.default_rng(0).integers(256, size=(3, 64, 64, 3), dtype=np.uint8)
+    rng = np.random.default_rng(1)
+    part = _cropped(group, 48, rng)
+    assert part.shape == (3, 48, 48, 3)
+    assert _cropped(group, 64, rng) is group
+    copies = group[:1].repeat(3, axis=0)
+    turned = _turned([copies] * 4, rng, permuted=1.0)
+    assert turned.shape == (4, 3, 3, 64, 64)
+    assert torch.equal(turned[:, 0], turned[:, 1])
+    assert len({tuple(bands.mean((1, 2)).tolist()) for bands in turned[:, 0]}) > 1
 
 
 def test_a_folder_begun_with_another_config_is_refused(trials, tmp_path):
