@@ -86,13 +86,13 @@ def build_ladders(
     return Ladders(images, kinds, rising)
 
 
-def _climb(kind: str, rng: np.random.Generator) -> NDArray[np.floating[Any]]:
+def _climb(kind: str, rng: np.random.Generator) -> NDArray[np.float64]:
     """Severities of one ladder, rising by 0.15 to 0.3."""
     if kind in STEPPED:
         return np.array(THREE_LEVELS)
     step = rng.uniform(0.15, 0.3)
     lowest: float = rng.choice([0, rng.uniform(0, 1 - 2 * step), 1 - 2 * step])
-    return lowest + step * np.arange(RUNGS)
+    return np.asarray(lowest + step * np.arange(RUNGS), np.float64)
 
 
 def ladder_loss(log_distance: Tensor, rising: Tensor, margin: float) -> Tensor:

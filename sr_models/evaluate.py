@@ -24,9 +24,9 @@ from lpips_sat.journal import plain_json
 
 from .cases import CASES
 from .contenders import Contender, Sampler
-from .data.build import DATASET
 from .data.pairs import Regime, read_about
 from .data.sample_pairs import S2, build_s2
+from .data.sets import DATASET
 from .exam import Exam
 from .foreign import CONTROLS, foreign
 from .profiles import models as trainable

@@ -103,7 +103,7 @@ class Audit:
     def measures(self) -> list[str]:
         """Name the columns that are measures and known for at least one pair."""
         text = ("id", "split", "block", "textured", "outside", "mtf")
-        return [c for c in self.table if c not in text and self.table[c].notna().any()]
+        return [c for c in map(str, self.table) if c not in text and self.table[c].notna().any()]
 
     def summary(self) -> pd.DataFrame:
         """Quantiles of every measure over textured and untextured pairs, and their number."""

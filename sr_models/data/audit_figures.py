@@ -25,7 +25,7 @@ except ImportError as error:
         "figures need matplotlib: pip install 'lpips-sat[report]', or pass --no-figures"
     ) from error
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -220,7 +220,7 @@ def _key(figure: Figure, audit: Audit, limited: bool) -> None:
         )
         if kind in counts
     ]
-    line = {"color": INK, "lw": 2.2, "marker": "o", "mfc": "white", "ms": 4.5}
+    line: dict[str, Any] = {"color": INK, "lw": 2.2, "marker": "o", "mfc": "white", "ms": 4.5}
     entries.append(Line2D([], [], label="median, quartiles", **line))
     if limited:
         entries.append(Line2D([], [], **DASHED, label="limit"))

@@ -79,7 +79,9 @@ def _overlaps(used: pd.DataFrame) -> list[str]:
     for _, part in used[used["crs"] != ""].groupby("crs"):
         training = part[part["split"] == "train"]
         left, right, bottom, top = (training[c].to_numpy() for c in BOUNDS)
-        for row in part[~part["split"].isin(["train", TEST_UNTEXTURED])].itertuples():
+        others = part[~part["split"].isin(["train", TEST_UNTEXTURED])]
+        row: Any  # itertuples promises any type at all
+        for row in others.itertuples():
             slack = SLACK * (row.right - row.left)
             over = (left < row.right - slack) & (right > row.left + slack)
             over &= (bottom < row.top - slack) & (top > row.bottom + slack)

@@ -65,7 +65,8 @@ def import_pairs(
     units = form.units(Path(source))
     with whole_folder(out, overwrite=overwrite, mark=DATASET) as folder:
         start_set(folder)
-        rows, published, cutter = [], {}, _Cutter(form, tile or form.tile)
+        rows: list[dict[str, Any]] = []
+        published, cutter = {}, _Cutter(form, tile or form.tile)
         for done, unit in enumerate(units, start=1):
             for pair in unit():
                 rows += cutter.cut(folder, pair)
@@ -186,6 +187,7 @@ def _joined(table: pd.DataFrame) -> pd.Series:
         crs=("crs", "first"),
     )
     pairs = []
+    one: Any  # itertuples promises any type at all
     for i, one in enumerate(ground.itertuples()):
         rest = ground.iloc[i + 1 :]
         over = (rest["left"] < one.right) & (rest["right"] > one.left)
