@@ -4,7 +4,7 @@
     python benchmarks/study.py publish    # the first seed's become sr_models/checkpoints
     python benchmarks/study.py measure    # evaluate, gap and audit, into results/
     python benchmarks/study.py cards      # what was measured, into the checkpoints' cards
-    python benchmarks/study.py page       # docs/findings.md and docs/findings.html
+    python benchmarks/study.py page       # docs/findings.md with its pictures
 
 Each step takes up what earlier ones left, also after a kill.
 """
@@ -33,7 +33,6 @@ SHIPPED_SEED = 0
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CASES, GAP, AUDIT = (RESULTS / f"study{kind}" for kind in (".parquet", "-gap.parquet", "-audit"))
-FULL = "docs/findings.html"
 IN_CARDS = ("psnr", "ssim", "lpips-sat")
 
 
@@ -123,7 +122,7 @@ def cards(places: tuple[Path, Path]) -> None:
 def page(places: tuple[Path, Path]) -> None:
     data, runs = places
     made = ["--gap", str(GAP), "--audit", str(AUDIT), "--data", str(data), "--runs", str(runs)]
-    outputs = ["--markdown", str(ROOT / "docs/findings.md"), "--html", str(ROOT / FULL)]
+    outputs = ["--markdown", str(ROOT / "docs" / "findings.md")]
     mindgap("report", str(CASES), *made, *outputs, "--overwrite", "--device", "cpu")
 
 

@@ -8,6 +8,9 @@ from types import ModuleType
 
 import pytest
 
+from sr_models.report import findings, tables
+from sr_models.results import read_case_results
+
 ROOT = Path(__file__).resolve().parent.parent
 SNIPPETS = [
     pytest.param(code, id=f"{page.name}-{number}")
@@ -42,6 +45,18 @@ def test_tables_are_those_of_the_result_files(report, page, block):
     text = (ROOT / page).read_text()
     assert f"<!-- {block} -->" in text
     assert report.fill(text) == text, "run `python benchmarks/report.py`"
+
+
+def test_the_findings_are_those_of_the_result_files():
+    page = (ROOT / "docs" / "findings.md").read_text()
+    results, why = (
+        read_case_results(ROOT / "benchmarks" / "results" / f"study{kind}.parquet")
+        for kind in ("", "-gap")
+    )
+    assert findings(results, why) in page
+    for name, table in tables(results, why).items():
+        for part in table.split("\n\n"):
+            assert part.startswith("#") or part in page, f"{name}: python benchmarks/study.py page"
 
 
 def test_a_number_changed_by_hand_would_be_noticed(report):
