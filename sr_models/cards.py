@@ -57,6 +57,10 @@ def publish(
     """
     with whole_folder(folder, overwrite=overwrite, mark=MARK) as part:
         pipeline.save_pretrained(part, half=True)
+        config = part / "unet" / "config.json"
+        known = json.loads(config.read_text())
+        known.pop("_name_or_path", None)  # diffusers' note of where the weights lay on this machine
+        config.write_text(json.dumps(known, indent=2) + "\n")
         full = {**card, "sha256": sha256(part)}
         write_card(part, full)
     return full
