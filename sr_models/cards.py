@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from lpips_sat import LpipsSatError
 from lpips_sat.outputs import whole_folder
+from lpips_sat.weights import check_digest
 
 if TYPE_CHECKING:
     from .pipeline import SRPipeline
 
 MARK = "model_index.json"  # what every saved pipeline holds; the card is in it
+CURVE = "validation.csv"  # of a run: a row per look at the validation pairs
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"  # as diffusers names it
 
 
@@ -32,15 +34,15 @@ def training_card(run: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     config = json.loads((run / "config.json").read_text())
     card = {**about, "model": config["model"], "profile": config["name"]}
     card |= {key: config["train"][key] for key in ("steps", "seed")}
-    card |= {"train": config["train"], "pairs": config["start"]["pairs"], "curve": curve(run)}
+    card |= {"train": config["train"], "pairs": config["start"]["pairs"], "curve": run_curve(run)}
     return card | {
         "versions": {name: version(name) for name in ("lpips-sat", "torch", "diffusers")}
     }
 
 
-def curve(run: Path) -> list[tuple[int, float, float]]:
+def run_curve(run: Path) -> list[tuple[int, float, float]]:
     """(steps done, PSNR in dB of one sample, of bicubic) at every look at the validation pairs."""
-    table = run / "validation.csv"
+    table = run / CURVE
     if not table.is_file():
         return []
     with table.open(newline="") as file:
@@ -85,11 +87,9 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 def check_weights(folder: Path) -> None:
     """Refuse weights that are not those of their card; a card without a hash vouches for none."""
     expected = read_card(folder).get("sha256")
-    if expected is not None and (found := sha256(folder)) != expected:
-        raise LpipsSatError(
-            f"the weights in {folder} are not those of their card (sha256 {found[:12]}, expected "
-            f"{expected[:12]}): the file is damaged or was changed; get it again"
-        )
+    if expected is not None:
+        remedy = "the file is damaged or was changed; get it again"
+        check_digest(folder, sha256(folder), expected, remedy)
 
 
 def sha256(folder: Path) -> str:

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from lpips_sat import LpipsSatError
 
+from .cards import CURVE, run_curve
 from .data.pairs import PairDataset, Regime
 from .registry import load_pipeline
-from .results import CaseResults
+from .results import CaseResults, trained
 from .weights import Trainings, Weights
 
 COLUMNS = ("step", "psnr", "bicubic")
@@ -26,7 +25,10 @@ COLUMNS = ("step", "psnr", "bicubic")
 
 @dataclass(frozen=True)
 class Curve:
-    """One training: rows of (step, PSNR of one sample, PSNR of bicubic), both in dB."""
+    """One training: rows of (step, PSNR of one sample, PSNR of bicubic), both in dB.
+
+    Steps are numbered from 0: after step 0, one is done.
+    """
 
     model: str
     regime: Regime
@@ -86,7 +88,7 @@ def curves_of(
             continue
         for regime in regimes:
             for seed in sorted(int(s) for s in rows["seed"].unique()):
-                if f"{model} {regime} {seed}" in results.provenance["weights"]:
+                if trained(str(model), regime, seed) in results.provenance["weights"]:
                     weights = trainings.find(str(model), regime, seed)
                     points = () if weights is None else rows_of(weights)
                     found += [Curve(str(model), regime, seed, points)] if points else []
@@ -99,18 +101,12 @@ def rows_of(weights: Weights) -> tuple[tuple[int, float, float], ...]:
     Raises:
         LpipsSatError: it is damaged.
     """
-    path = weights.folder.parent / "validation.csv"
+    run = weights.folder.parent
     try:
-        if weights.origin == "run":
-            if not path.is_file():
-                return ()
-            table = pd.read_csv(path)
-        else:
-            table = pd.DataFrame(weights.about.get("curve") or [], columns=list(COLUMNS))
-        values = zip(*(table[name].astype(float) for name in COLUMNS), strict=True)
-        return tuple((int(step), psnr, bicubic) for step, psnr, bicubic in values)
+        points = run_curve(run) if weights.origin == "run" else weights.about.get("curve") or []
+        return tuple((int(done) - 1, float(psnr), float(bicubic)) for done, psnr, bicubic in points)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        source = path if weights.origin == "run" else f"the card in {weights.folder}"
+        source = run / CURVE if weights.origin == "run" else f"the card in {weights.folder}"
         raise LpipsSatError(
             f"cannot read the curve of {source} ({' '.join(str(error).split())}): expected "
             f"{', '.join(COLUMNS)}"

@@ -10,9 +10,11 @@ import torch
 from lpips_sat import LpipsSatError
 from lpips_sat.errors import OutputExistsError
 from sr_models import cards
+from sr_models.curves import rows_of
 from sr_models.pipeline import SRPipeline
 from sr_models.registry import load_model
 from sr_models.training import train
+from sr_models.weights import Weights
 
 LR = np.random.default_rng(0).random((1, 16, 16)).astype(np.float32)
 
@@ -28,6 +30,16 @@ def test_a_run_ends_with_a_card_of_what_it_learned_from_and_how(tiny, toy, tmp_p
     assert [row[0] for row in card["curve"]] == [1, 4]
     assert card["pairs"] == json.loads((tmp_path / "config.json").read_text())["start"]["pairs"]
     assert SRPipeline.from_pretrained(folder).config.card["set"] == "toy"
+
+
+def test_a_run_and_its_card_tell_the_same_curve(tiny, toy, tmp_path):
+    """Nothing but the place may differ: a checkpoint has the card alone."""
+    profile = tiny("flow", steps=4, looks=2)
+    folder = train(profile, toy, tmp_path, bands=["B08"], validation=toy, device="cpu")
+    of_run = rows_of(Weights(folder, "run", {}))
+    of_card = rows_of(Weights(folder, "checkpoint", cards.read_card(folder)))
+    assert [row[0] for row in of_run] == [0, 3]  # steps are numbered from 0
+    assert of_card == of_run
 
 
 def test_a_published_model_knows_its_hash_and_is_half_as_large(pipeline, tmp_path):
