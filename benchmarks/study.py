@@ -22,12 +22,14 @@ import click
 from sr_models.cards import publish as write_checkpoint
 from sr_models.cards import read_card, write_card
 from sr_models.cases import CASES as CASES_OF_DESIGN
+from sr_models.data.pairs import Regime
 from sr_models.profiles import models
 from sr_models.registry import CHECKPOINTS
 from sr_models.results import CaseResults, read_case_results
 from sr_models.summary import mean_of
+from sr_models.weights import Trainings, set_name
 
-REGIMES = ("synthetic", "real")
+REGIMES: tuple[Regime, ...] = ("synthetic", "real")
 MINDGAP = [sys.executable, "-m", "lpips_sat.cli.mindgap"]
 SHIPPED_SEED = 0
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,22 +43,20 @@ IN_CARDS = ("psnr", "ssim", "lpips-sat")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"))
 @click.pass_context
 def study(context: click.Context, data: Path, runs: Path) -> None:
-    context.obj = (data, runs)
+    context.obj = Trainings(data, "small", {}, "physical", runs, "cpu")
 
 
 @study.command()
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Trainings at a time, one thread each.")
 @click.pass_obj
-def train(places: tuple[Path, Path], seeds: int, jobs: int) -> None:
-    data, runs = places
-
-    def one(job: tuple[int, str, str]) -> None:
+def train(trainings: Trainings, seeds: int, jobs: int) -> None:
+    def one(job: tuple[int, str, Regime]) -> None:
         seed, model, regime = job
-        out = run_folder(data, runs, model, regime, seed)
+        out = trainings.folder(model, regime, seed)
         if not (out / "pipeline").is_dir():
             words = ["train", "--model", model, "--regime", regime, "--seed", str(seed)]
-            words += ["--data", str(data), "--out", str(out), "--device", "cpu"]
+            words += ["--data", str(trainings.root), "--out", str(out), "--device", "cpu"]
             threads = {"OMP_NUM_THREADS": "1"} if jobs > 1 else {}
             subprocess.run([*MINDGAP, *words], check=True, env={**os.environ, **threads})
 
@@ -67,14 +67,13 @@ def train(places: tuple[Path, Path], seeds: int, jobs: int) -> None:
 
 @study.command()
 @click.pass_obj
-def publish(places: tuple[Path, Path]) -> None:
+def publish(trainings: Trainings) -> None:
     from sr_models.pipeline import SRPipeline
 
-    data, runs = places
     for model in models():
         for regime in REGIMES:
-            source = run_folder(data, runs, model, regime, SHIPPED_SEED) / "pipeline"
-            target = CHECKPOINTS / f"{data.name}-{model}-{regime}"
+            source = trainings.folder(model, regime, SHIPPED_SEED) / "pipeline"
+            target = checkpoint(trainings, model, regime)
             about = {"name": target.name, **read_card(source)}
             card = write_checkpoint(
                 SRPipeline.from_pretrained(source), target, about, overwrite=True
@@ -87,24 +86,23 @@ def publish(places: tuple[Path, Path]) -> None:
 @click.option("--gap-seeds", default=1, show_default=True, help="17 runs per patch each.")
 @click.option("--gap-metrics", default="psnr,lpips-sat", show_default=True)
 @click.pass_obj
-def measure(places: tuple[Path, Path], seeds: int, gap_seeds: int, gap_metrics: str) -> None:
-    data, runs = places
-    where = ["--data", str(data), "--runs", str(runs), "--device", "cpu"]
+def measure(trainings: Trainings, seeds: int, gap_seeds: int, gap_metrics: str) -> None:
+    where = places(trainings)
     mindgap("evaluate", "--model", "all", "--seeds", str(seeds), "--out", str(CASES), *where)
     mindgap("gap", str(CASES), "--attribute", "--metrics", gap_metrics, "--seeds", str(gap_seeds),
             "--out", str(GAP), *where)  # fmt: skip
-    mindgap("audit", str(data), "--out", str(AUDIT), "--overwrite")
+    mindgap("audit", str(trainings.root), "--out", str(AUDIT), "--overwrite")
 
 
 @study.command()
 @click.pass_obj
-def cards(places: tuple[Path, Path]) -> None:
+def cards(trainings: Trainings) -> None:
     results = read_case_results(CASES)
     of_seed = results.table["seed"] == SHIPPED_SEED
     first = CaseResults(results.table[of_seed], results.provenance)
     for model in models():
         for regime in REGIMES:
-            folder = CHECKPOINTS / f"{places[0].name}-{model}-{regime}"
+            folder = checkpoint(trainings, model, regime)
             found = {
                 f"case {case}, {metric}": [
                     round(value, 4) for value in (mean.mean, mean.low, mean.high)
@@ -119,19 +117,23 @@ def cards(places: tuple[Path, Path]) -> None:
 
 @study.command()
 @click.pass_obj
-def page(places: tuple[Path, Path]) -> None:
-    data, runs = places
-    made = ["--gap", str(GAP), "--audit", str(AUDIT), "--data", str(data), "--runs", str(runs)]
+def page(trainings: Trainings) -> None:
+    made = ["--gap", str(GAP), "--audit", str(AUDIT), *places(trainings)]
     outputs = ["--markdown", str(ROOT / "docs" / "findings.md")]
-    mindgap("report", str(CASES), *made, *outputs, "--overwrite", "--device", "cpu")
+    mindgap("report", str(CASES), *made, *outputs, "--overwrite")
+
+
+def places(trainings: Trainings) -> list[str]:
+    known = ("--data", trainings.root), ("--runs", trainings.runs), ("--device", "cpu")
+    return [str(word) for pair in known for word in pair]
+
+
+def checkpoint(trainings: Trainings, model: str, regime: Regime) -> Path:
+    return CHECKPOINTS / f"{set_name(trainings.root)}-{model}-{regime}"
 
 
 def mindgap(*words: str) -> None:
     subprocess.run([*MINDGAP, *words], check=True)
-
-
-def run_folder(data: Path, runs: Path, model: str, regime: str, seed: int) -> Path:
-    return runs / f"{data.name}-{model}-{regime}-small-{seed}"
 
 
 if __name__ == "__main__":

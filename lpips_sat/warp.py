@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
@@ -26,7 +28,7 @@ from .outputs import StrPath
 from .pair import Image, PairMask
 from .radiometry import RadiometryOptions, canonical_band
 
-__all__ = ["crs_of", "grid_in", "open_image", "open_mask", "reprojected"]
+__all__ = ["crs_of", "grid_in", "open_image", "open_mask", "read_values", "reprojected"]
 
 # Pixels by which GDAL may miss the exact place where it interpolates (its default is 0.125).
 TOLERANCE_PX = 0.01
@@ -51,6 +53,13 @@ def open_image(
         if bands is not None:
             side = side.select([canonical_band(b) for b in bands])
         yield side if like is None else _resampled(stack, side, like)
+
+
+def read_values(path: StrPath) -> npt.NDArray[np.float32]:
+    """Read all values (C, H, W) of a raster that says itself what they mean."""
+    with open_image(path) as image:
+        values, _ = image.read((0, 0, image.grid.height, image.grid.width))
+    return values
 
 
 @contextmanager

@@ -27,12 +27,12 @@ from .curves import trainings_of
 from .data.degradation import Degradation
 from .data.factors import Factors, fit_factors
 from .data.pairs import PairDataset, as_degradation, read_about
-from .evaluate import REMEDY, differences
+from .evaluate import REMEDY, differences, taken_up
 from .exam import BATCH_PIXELS, Exam
 from .foreign import foreign
 from .gap import STATES, SUBSETS, comparable
-from .registry import load_pipeline
-from .results import CaseResults, read_case_results, write_case_results
+from .registry import device_of, load_pipeline
+from .results import CaseResults, trained, untrained, write_case_results
 from .scores import Scores
 from .summary import TEST
 
@@ -89,7 +89,8 @@ def attribute_results(
     exam = _exam(results, root, asked)
     degradation = results.provenance["degradation"]
     factors = fit_factors(PairDataset(root, "train"), degradation)
-    done = _begin(out, exam, factors, overwrite=overwrite)
+    settings = plain_json({**exam.describe(), "factors": factors.to_dict()})
+    done = taken_up(out, settings, most=3, overwrite=overwrite)
     todo = [unit for unit in units if not _has(done, unit, results, out)]
     contenders = [_contender(unit, results, exam, asked) for unit in todo]  # or it is said now
     for unit, contender in zip(todo, contenders, strict=True):
@@ -211,20 +212,20 @@ def _weights(unit: Unit, results: CaseResults) -> dict[str, Any]:
     """What the table says of the weights that were tested in case II."""
     known = results.provenance["weights"]
     model, seed = unit
-    found = known.get(f"{model} synthetic {seed}") or known.get(f"{model} on real") or {}
-    return dict(found)
+    names = (trained(model, "synthetic", seed), untrained(model, "real"))
+    return dict(next((known[name] for name in names if name in known), {}))
 
 
 def _contender(unit: Unit, results: CaseResults, exam: Exam, asked: Asked) -> Contender:
     """Who was tested in case II, with the same weights."""
     (model, seed), before = unit, _weights(unit, results)
-    device = asked.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(asked.device)
     if before.get("origin") == "predictions":
         raise LpipsSatError(
             f"{model} are images, and the attribution needs the model that made them: name others "
             "with --model"
         )
-    if f"{model} synthetic {seed}" not in results.provenance["weights"]:
+    if trained(model, "synthetic", seed) not in results.provenance["weights"]:
         contender, about = foreign(model, exam, "real", alone=False, device=device)
     else:
         trainings = trainings_of(results, exam.root, asked.runs, device=device)
@@ -238,19 +239,6 @@ def _contender(unit: Unit, results: CaseResults, exam: Exam, asked: Asked) -> Co
     if about["sha256"] != before.get("sha256"):
         raise ResultsError(f"the table holds {model}, seed {seed}, with other weights than now")
     return contender
-
-
-def _begin(out: Path, exam: Exam, factors: Factors, *, overwrite: bool) -> CaseResults:
-    """Take up the table that is there, if it fits."""
-    now = plain_json({**exam.describe(), "factors": factors.to_dict()})
-    empty = CaseResults.from_rows([], {**now, "weights": {}})
-    if overwrite or not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return empty
-    there = read_case_results(out)
-    if changes := differences({key: there.provenance.get(key) for key in now}, now):
-        raise ResultsError(f"{out} was made otherwise: {'; '.join(changes[:3])}. {REMEDY}")
-    return there
 
 
 def _has(done: CaseResults, unit: Unit, results: CaseResults, out: Path) -> bool:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from lpips_sat import LpipsSatError
 
-from .pipeline import TILE, Array, SRPipeline
+from .pipeline import TILE, SRPipeline
 from .registry import Model
 
 PROBE = 16  # LR pixels of a side on which a pipeline is asked whether its samples differ
@@ -71,8 +71,9 @@ class Sampler:
         if max(batch.lr.shape[2:]) <= TILE:
             samples = self.pipeline(batch.lr, seed=self.seed, num_samples=count).samples
         else:
-            tiled = [self._by_tiles(lr.numpy(), count) for lr in batch.lr]
-            samples = torch.stack(tiled, dim=1)
+            how = {"seed": self.seed, "num_samples": count}
+            tiled = [self.pipeline.by_tiles(lr.numpy(), **how) for lr in batch.lr]
+            samples = torch.from_numpy(np.stack(tiled, axis=1))
         seconds = (time.perf_counter() - began) / (count * len(batch.ids))
         return Guess(samples, float(self.pipeline.config.steps), seconds)
 
@@ -80,15 +81,6 @@ class Sampler:
         """Whether two samples differ at all."""
         few = self.pipeline(lr[:1, :, :PROBE, :PROBE], seed=self.seed, num_samples=2).samples
         return not torch.equal(few[0], few[1])
-
-    def _by_tiles(self, lr: Array, count: int) -> Tensor:
-        """Samples (K, C, H, W) of a patch too large for one piece."""
-
-        def read(row: int, col: int, height: int, width: int) -> Array:
-            return lr[:, row : row + height, col : col + width]
-
-        rows = self.pipeline.rows(read, *lr.shape[1:], seed=self.seed, num_samples=count)
-        return torch.from_numpy(np.concatenate([values for _, values in rows], axis=2))
 
 
 class Plain:

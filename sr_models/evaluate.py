@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
 from lpips_sat import LpipsSatError, __version__
 from lpips_sat.errors import ResultsError
@@ -30,8 +29,8 @@ from .data.sets import DATASET
 from .exam import Exam
 from .foreign import CONTROLS, foreign
 from .profiles import models as trainable
-from .registry import load_pipeline
-from .results import CaseResults, read_case_results, write_case_results
+from .registry import device_of, load_pipeline
+from .results import CaseResults, read_case_results, trained, untrained, write_case_results
 from .scores import Scores
 from .weights import Trainings, Weights
 
@@ -116,8 +115,8 @@ class Unit:
     def weights(self) -> str:
         """What the provenance calls what was tested."""
         if self.trained is None:
-            return f"{self.model} on {self.tested}"
-        return f"{self.model} {self.trained} {self.seed}"
+            return untrained(self.model, self.tested)
+        return trained(*self.training)
 
     @property
     def training(self) -> tuple[str, Regime, int]:
@@ -201,7 +200,7 @@ class _Evaluation:
         self.trainings = Trainings(
             root, asked.profile, asked.changes, asked.degradation, asked.runs, asked.device
         )
-        self.device = asked.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_of(asked.device)
         self.results = CaseResults.from_rows([], {})
         self.found: dict[str, Weights | None] = {}
 
@@ -232,17 +231,8 @@ class _Evaluation:
         asked = self.asked
         how = {"version": __version__, "profile": asked.profile, "changes": dict(asked.changes)}
         settings = plain_json({**how, **self.exam.describe()})
-        packages = {name: version(name) for name in PACKAGES}
-        empty = {**settings, "packages": packages, "weights": {}}
-        self.results = CaseResults.from_rows([], empty)
-        if overwrite or not self.out.exists():
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            return
-        there = read_case_results(self.out)
-        before = {name: there.provenance.get(name) for name in settings}
-        if changes := differences(before, settings):
-            raise ResultsError(f"{self.out} was made otherwise: {'; '.join(changes)}. {REMEDY}")
-        self.results = there
+        packages = {"packages": {name: version(name) for name in PACKAGES}}
+        self.results = taken_up(self.out, settings, also=packages, overwrite=overwrite)
 
     def _done(self, unit: Unit) -> bool:
         table = self.results.table
@@ -302,6 +292,31 @@ class _Evaluation:
         table = pd.concat([old, new], ignore_index=True) if len(old) else new
         self.results = CaseResults(table, provenance)
         write_case_results(self.results, self.out, overwrite=True)
+
+
+def taken_up(
+    out: Path,
+    settings: Mapping[str, Any],
+    *,
+    also: Mapping[str, Any] | None = None,
+    most: int | None = None,
+    overwrite: bool,
+) -> CaseResults:
+    """The table in `out`, or an empty one where none is there or it is begun afresh.
+
+    settings: the provenance that a table must have to go on with; also: what a new one says beside;
+    most: name so many differences, None = all.
+
+    Raises:
+        ResultsError: `out` was made with other settings.
+    """
+    if overwrite or not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return CaseResults.from_rows([], {**settings, **(also or {}), "weights": {}})
+    there = read_case_results(out)
+    if changes := differences({key: there.provenance.get(key) for key in settings}, settings):
+        raise ResultsError(f"{out} was made otherwise: {'; '.join(changes[:most])}. {REMEDY}")
+    return there
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Exam:
                 "lr_bands": about["lr"]["bands"],
                 "kind": about["kind"],
                 "tiles": self.tiles,
-                "test_sha256": self._hash(),
+                "test_sha256": self.test_sha256,
             },
             "degradation": self.degradation,
             "num_samples": self.num_samples,
@@ -104,7 +105,8 @@ class Exam:
                     named = {"estimate": estimate, "patch": patch}
                     yield named | {"metric": metric, "value": value}
 
-    def _hash(self) -> str:
+    @cached_property
+    def test_sha256(self) -> str:
         """SHA-256 of the files of the test patches."""
         digest = hashlib.sha256()
         for pairs in next(iter(self.sets.values())).values():

@@ -25,11 +25,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from lpips_sat.errors import ResultsError
-from lpips_sat.stats import Interval, bootstrap_crossed
+from lpips_sat.stats import Interval
 
 from .data.factors import FACTORS
 from .results import CaseResults
-from .summary import gap_of
+from .summary import crossed_interval, gap_of, means_the_same
 
 Array = npt.NDArray[np.float64]
 REST = "rest"
@@ -85,7 +85,7 @@ class Attribution:
     def intervals(self) -> dict[str, Interval]:
         """Means of "gap", of the shares and of the rest, over blocks and trainings."""
         parts = {"gap": self.gap, **self.shares}
-        return {name: _interval(values, self.blocks) for name, values in parts.items()}
+        return {name: crossed_interval(values, self.blocks) for name, values in parts.items()}
 
 
 def gaps(
@@ -109,8 +109,8 @@ def gaps(
 
 
 def comparable(results: CaseResults) -> list[str]:
-    """The metrics that mean the same in I and II: not those that are relative to the LR image."""
-    return [name for name in results.provenance["metrics"] if not name.startswith("opensr-")]
+    """The table's metrics that mean the same in I and II."""
+    return [name for name in results.provenance["metrics"] if means_the_same(name)]
 
 
 def attributions(results: CaseResults) -> list[Attribution]:
@@ -138,11 +138,3 @@ def attributions(results: CaseResults) -> list[Attribution]:
         blocks = tuple(str(block[patch]) for patch in patches)
         found.append(Attribution(model, metric, seeds, patches, blocks, values))
     return found
-
-
-def _interval(values: Array, blocks: Sequence[str]) -> Interval:
-    count = len(set(blocks))
-    if count > 1 and np.isfinite(values).all():
-        return bootstrap_crossed(values, blocks)
-    mean = float(values.mean()) if values.size else np.nan
-    return Interval(mean, np.nan, np.nan, values.size, count)

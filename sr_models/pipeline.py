@@ -223,11 +223,16 @@ class SRPipeline(DiffusionPipeline):  # type: ignore[misc]
                 f"this model was trained for a factor of {self.config.scale}, not {scale}"
             )
 
+        return self.by_tiles(lr)[0]
+
+    def by_tiles(self, lr: Array, **how: Any) -> Array:
+        """Samples (K, C, scale H, scale W) of an LR image (C, H, W); how: see `rows`."""
+
         def read(row: int, col: int, height: int, width: int) -> Array:
             return lr[:, row : row + height, col : col + width]
 
-        rows = self.rows(read, lr.shape[1], lr.shape[2])
-        return np.concatenate([samples[0] for _, samples in rows], axis=1)
+        rows = self.rows(read, lr.shape[1], lr.shape[2], **how)
+        return np.concatenate([samples for _, samples in rows], axis=2)
 
     def rows(
         self,

@@ -92,6 +92,13 @@ def pipeline_folder(path: Path) -> Path | None:
     return None
 
 
+def device_of(wanted: str | None) -> str:
+    """The device that is wanted; None is the GPU where there is one."""
+    import torch
+
+    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_pipeline(folder: Path, device: str) -> SRPipeline:
     """A saved pipeline on a device; a damaged one is one clear line."""
     from .pipeline import SRPipeline

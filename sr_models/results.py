@@ -51,6 +51,16 @@ class CaseResults:
         return cls(pa.Table.from_pylist(list(rows), _schema()).to_pandas(), provenance)
 
 
+def trained(model: str, regime: str, seed: int) -> str:
+    """What the provenance calls the weights of a training."""
+    return f"{model} {regime} {seed}"
+
+
+def untrained(model: str, tested: str) -> str:
+    """What the provenance calls a model that came as it was tested: its images may differ."""
+    return f"{model} on {tested}"
+
+
 def write_case_results(results: CaseResults, path: StrPath, *, overwrite: bool = False) -> None:
     """Write a table to a Parquet file, whole or not at all."""
     import pyarrow as pa

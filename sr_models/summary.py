@@ -7,14 +7,18 @@ training it speaks of places alone, with one block there is none (NaN).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from lpips_sat.errors import ResultsError
 from lpips_sat.stats import Interval, bootstrap_crossed
+from lpips_sat.suites import METRICS
 
 from .results import CaseResults
 
@@ -101,13 +105,26 @@ def interval_of(values: pd.DataFrame, rows: pd.DataFrame) -> Interval:
     """
     values = values.dropna(axis="columns")
     blocks = rows.drop_duplicates("patch").set_index("patch")["block"]
-    data, clusters = values.to_numpy(np.float64), blocks[values.columns].to_numpy()
-    if not data.size:
-        return Interval(nan, nan, nan, 0, 0)
-    count = len(set(clusters))
-    if count < 2 or not np.isfinite(data).all():
-        return Interval(float(data.mean()), nan, nan, data.size, count)
-    return bootstrap_crossed(data, clusters)
+    return crossed_interval(values.to_numpy(np.float64), blocks[values.columns].to_numpy())
+
+
+def crossed_interval(
+    values: npt.NDArray[np.float64], blocks: Sequence[str] | npt.NDArray[Any]
+) -> Interval:
+    """The mean of values (S trainings, n patches) of n blocks with its interval, where it has one.
+
+    NaN stands for an interval of fewer than two blocks or of infinite values.
+    """
+    count = len(set(blocks))
+    if count > 1 and np.isfinite(values).all():
+        return bootstrap_crossed(values, blocks)
+    mean = float(values.mean()) if values.size else nan
+    return Interval(mean, nan, nan, values.size, count)
+
+
+def means_the_same(metric: str) -> bool:
+    """Whether a metric is comparable between cases: not if it looks at the LR image."""
+    return metric not in METRICS or "lr" not in METRICS[metric].needs
 
 
 def _rows(results: CaseResults, *wanted: str) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lpips_sat import LPIPSSat, LpipsSatError
 from lpips_sat.backbones import runs
 
-from .cards import training_card
+from .cards import CURVE, training_card
 from .gan import Adversary, Discriminator
 from .network import build_unet, denoise
 from .pipeline import SRPipeline
@@ -330,7 +330,7 @@ class Log:
     """Where a run is written down: two tables, and TensorBoard."""
 
     def __init__(self, out: Path, start: int) -> None:
-        self.out, self.table = out, out / "validation.csv"
+        self.out, self.table = out, out / CURVE
         self.board = SummaryWriter(str(out), purge_step=start)
         if self.table.exists():  # rows of steps that are run again
             head, *rows = self.table.read_text().splitlines(keepends=True)

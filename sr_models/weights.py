@@ -41,6 +41,55 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Material:
+    """What a training learns from and is watched on: a set, a regime, and a seed of its noise.
+
+    degradation: how LR is made in the synthetic regime.
+    """
+
+    root: Path
+    regime: Regime
+    degradation: str
+    seed: int
+
+    def pairs(self, split: str) -> PairDataset:
+        """The pairs of a split."""
+        how: dict[str, Any] = {"degradation": self.degradation, "seed": self.seed}
+        return PairDataset(self.root, split, self.regime, **how)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a model's card says of it."""
+        about = {"data": set_name(self.root), "regime": self.regime}
+        return about if self.regime == "real" else about | {"degradation": self.degradation}
+
+    @property
+    def start(self) -> dict[str, str]:
+        """What the config of a run says that it started from."""
+        from .training import fingerprint  # diffusers takes seconds to import
+
+        pairs = self.pairs("train")
+        return {"pairs": fingerprint(pairs), "bands": ",".join(pairs.about["hr"]["bands"])}
+
+    def train(self, profile: Profile, out: Path, *, device: str | None, report: Report) -> Path:
+        """Train in the folder `out`, or go on with what it holds; see `training.train`."""
+        from .training import train
+
+        pairs, held_out = self.pairs("train"), self.pairs("val")
+        return train(
+            profile,
+            pairs,
+            out,
+            bands=pairs.about["hr"]["bands"],
+            lr_bands=pairs.about["lr"]["bands"],
+            validation=held_out,
+            device=device,
+            about=self.about,
+            report=report,
+        )
+
+
+@dataclass(frozen=True)
 class Trainings:
     """Trainings on one set of pairs, as somebody wants them.
 
@@ -72,21 +121,8 @@ class Trainings:
 
     def train(self, model: str, regime: Regime, seed: int, report: Report) -> Weights:
         """Train, or go on with a run that was cut short."""
-        from .training import train
-
-        pairs, held_out = self._pairs("train", regime, seed), self._pairs("val", regime, seed)
-        out = self.folder(model, regime, seed)
-        train(
-            self._profile(model, seed),
-            pairs,
-            out,
-            bands=pairs.about["hr"]["bands"],
-            lr_bands=pairs.about["lr"]["bands"],
-            validation=held_out,
-            device=self.device,
-            about=about_of(self.root, regime, self.degradation),
-            report=report,
-        )
+        out, material = self.folder(model, regime, seed), self._material(regime, seed)
+        material.train(self._profile(model, seed), out, device=self.device, report=report)
         return _of_run(out)
 
     def steps(self, model: str, regime: Regime, seed: int) -> int:
@@ -107,7 +143,7 @@ class Trainings:
         candidates = sorted(registry.CHECKPOINTS.glob(f"*-{model}-{regime}/{MARK}"))
         if not candidates or self.changes:
             return None
-        wanted = self._fingerprint(regime, seed)
+        wanted = self._material(regime, seed).start["pairs"]
         for path in candidates:
             card = read_card(path.parent)
             made = (card.get("pairs"), card.get("seed"), card.get("profile", "small"))
@@ -120,8 +156,7 @@ class Trainings:
         if registry.pipeline_folder(out) is None:
             return None
         weights = _of_run(out)
-        bands = ",".join(PairDataset(self.root, "train").about["hr"]["bands"])
-        start = {"pairs": self._fingerprint(regime, seed), "bands": bands}
+        start = self._material(regime, seed).start
         wanted = {**asdict(self._profile(model, seed)), "start": start}
         if weights.about != json.loads(json.dumps(wanted)):
             raise LpipsSatError(
@@ -133,19 +168,8 @@ class Trainings:
     def _profile(self, model: str, seed: int) -> Profile:
         return load_profile(model, self.profile, **{**self.changes, "seed": seed})
 
-    def _pairs(self, split: str, regime: Regime, seed: int) -> PairDataset:
-        return PairDataset(self.root, split, regime, degradation=self.degradation, seed=seed)
-
-    def _fingerprint(self, regime: Regime, seed: int) -> str:
-        from .training import fingerprint
-
-        return fingerprint(self._pairs("train", regime, seed))
-
-
-def about_of(root: Path, regime: Regime, degradation: str) -> dict[str, Any]:
-    """What a card says of the pairs that a model learned from."""
-    about = {"data": set_name(root), "regime": regime}
-    return about if regime == "real" else about | {"degradation": degradation}
+    def _material(self, regime: Regime, seed: int) -> Material:
+        return Material(self.root, regime, self.degradation, seed)
 
 
 def set_name(root: Path) -> str:

@@ -16,15 +16,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import options
-from .train import assignment, progress
+from .train import assignments, progress
 
 if TYPE_CHECKING:
+    from lpips_sat.stats import Interval
     from sr_models.evaluate import Asked, Watch
     from sr_models.results import CaseResults
     from sr_models.summary import Cell
 
 # Metrics shown with two decimals; the others have four.
-COARSE = ("psnr", "cpsnr", "sam", "ergas", "nfe")
+COARSE = ("psnr", "cpsnr", "sam", "ergas")
 
 
 @click.command()
@@ -132,11 +133,12 @@ def evaluate(
     from sr_models.evaluate import chosen, sample_set
     from sr_models.evaluate import evaluate as run
     from sr_models.summary import summarise
+    from sr_models.weights import set_name
 
-    asked, watch = _asked(**said), _watch()
-    root = data or sample_set(asked.runs, watch)
-    path = out or Path("results") / f"{root.resolve().name}.parquet"
-    results = chosen(run(root, path, asked, watch=watch, overwrite=overwrite), asked)
+    asked, told = _asked(**said), watch()
+    root = data or sample_set(asked.runs, told)
+    path = out or Path("results") / f"{set_name(root)}.parquet"
+    results = chosen(run(root, path, asked, watch=told, overwrite=overwrite), asked)
     cells = summarise(results)
     if as_json:
         found = {"results": str(path), "cells": [_plain(cell) for cell in cells]}
@@ -146,7 +148,7 @@ def evaluate(
     console = Console()
     for split in dict.fromkeys(cell.split for cell in cells):
         console.print(_table(results, [cell for cell in cells if cell.split == split], split))
-    options.stderr.print(f"table: {path}", soft_wrap=True, markup=False, highlight=False)
+    say(f"table: {path}")
 
 
 def _asked(
@@ -158,46 +160,46 @@ def _asked(
 ) -> Asked:
     from sr_models.evaluate import Asked
 
-    try:
-        wanted = dict(assignment(change) for change in changes)
-    except ValueError as error:
-        raise click.BadParameter(f"expected KEY=VALUE, got {error}", param_hint="--set") from None
     return Asked(
         metrics=tuple(chain.from_iterable(metrics)),
         metric_weights=dict(weights),
-        changes=wanted,
+        changes=assignments(changes),
         train=not no_train,
         **said,
     )
 
 
-def _watch() -> Watch:
+def watch() -> Watch:
     """Everything that happens, on stderr."""
     from sr_models.evaluate import Watch
 
-    return Watch(_say, progress, _testing)
+    return Watch(say, progress, testing)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line on stderr, as it is."""
     options.stderr.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 @contextmanager
-def _testing(unit: str, patches: int) -> Iterator[Callable[[int], None]]:
+def testing(unit: str, patches: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, else a line."""
     if not options.stderr.is_terminal:
-        _say(f"testing {unit}: {patches} patches")
+        say(f"testing {unit}: {patches} patches")
     with options.progress() as bar:
         task = bar.add_task(escape(unit), total=patches)
         yield lambda count: bar.advance(task, count)
 
 
+def numbers(interval: Interval) -> dict[str, float]:
+    """A mean with its interval, as JSON has it."""
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
 def _plain(cell: Cell) -> dict[str, Any]:
-    """A number with its interval, as JSON has it."""
     known = {key: getattr(cell, key) for key in ("model", "case", "estimate", "split", "metric")}
-    interval = cell.interval
-    numbers = {"mean": interval.mean, "low": interval.low, "high": interval.high}
-    return {**known, "seeds": cell.seeds, **numbers, "blocks": interval.clusters}
+    blocks = cell.interval.clusters
+    return {**known, "seeds": cell.seeds, **numbers(cell.interval), "blocks": blocks}
 
 
 def _table(results: CaseResults, cells: list[Cell], split: str) -> Table:
@@ -222,7 +224,7 @@ def _table(results: CaseResults, cells: list[Cell], split: str) -> Table:
         start = (escape(named), case, str(group[0].seeds))
         for cell in group:
             metric = escape(_metric(results, cell.metric))
-            table.add_row(*start, metric, *_numbers(cell))
+            table.add_row(*start, metric, *_shown(cell))
             start = ("", "", "")
         table.add_section()
     return table
@@ -235,9 +237,9 @@ def _metric(results: CaseResults, name: str) -> str:
     return name + (f", {known['unit']}" if known["unit"] else "") + arrow
 
 
-def _numbers(cell: Cell) -> tuple[str, str]:
+def _shown(cell: Cell) -> tuple[str, str]:
     """The mean and its interval; a dash where there is none."""
-    interval, digits = cell.interval, 2 if cell.metric in COARSE else 4
+    interval, digits = cell.interval, 2 if cell.metric in (*COARSE, "nfe") else 4
     mean, low, high = (f"{v:.{digits}f}" for v in (interval.mean, interval.low, interval.high))
     known = math.isfinite(interval.low) and math.isfinite(interval.high)
     return mean, escape(f"[{low}, {high}]") if known else "-"

@@ -14,15 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import options
+from .evaluate import COARSE, numbers, say, testing, watch
 
 if TYPE_CHECKING:
     from lpips_sat.stats import Interval
     from sr_models.curves import Curve, Fit
     from sr_models.gap import Attribution
     from sr_models.results import CaseResults
-
-# Metrics shown with two decimals; the others have four.
-COARSE = ("psnr", "cpsnr", "sam", "ergas")
 
 
 @click.command()
@@ -128,18 +126,16 @@ def _attribute(
 ) -> CaseResults:
     from sr_models.attribution import Asked, attribute_results
 
-    from .evaluate import _testing
-
     path = out or results.with_name(f"{results.stem}-gap.parquet")
     why = attribute_results(
         table,
         data or _sample(runs),
         path,
         Asked(models, names, dict(weights), runs, device, seeds),
-        testing=_testing,
+        testing=testing,
         overwrite=overwrite,
     )
-    options.stderr.print(f"table: {path}", soft_wrap=True, markup=False, highlight=False)
+    say(f"table: {path}")
     return why
 
 
@@ -161,16 +157,14 @@ def _curves(
 def _sample(runs: Path) -> Path:
     from sr_models.evaluate import sample_set
 
-    from .evaluate import _watch
-
-    return sample_set(runs, _watch())
+    return sample_set(runs, watch())
 
 
 def _plain(found: dict[str, Any]) -> dict[str, Any]:
     """What was found as JSON has it."""
     plain: dict[str, Any] = {
         "gaps": [
-            {"model": model, "metric": metric, **_numbers(interval)}
+            {"model": model, "metric": metric, **numbers(interval)}
             for (model, metric), interval in found["gaps"].items()
         ]
     }
@@ -181,7 +175,7 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
                 "metric": a.metric,
                 "seeds": list(a.seeds),
                 "patches": len(a.patches),
-                "parts": {name: _numbers(part) for name, part in a.intervals().items()},
+                "parts": {name: numbers(part) for name, part in a.intervals().items()},
             }
             for a in found["attributions"]
         ]
@@ -195,10 +189,6 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
             for c, fit in found["curves"]
         ]
     return plain
-
-
-def _numbers(interval: Interval) -> dict[str, Any]:
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def _gap_table(results: CaseResults, gaps: dict[tuple[str, str], Interval]) -> Table:

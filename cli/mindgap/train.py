@@ -25,6 +25,14 @@ def assignment(text: str) -> tuple[str, Any]:
         return key.strip(), value.strip()
 
 
+def assignments(changes: tuple[str, ...]) -> dict[str, Any]:
+    """What `--set KEY=VALUE` said; anything else is a usage error."""
+    try:
+        return dict(assignment(change) for change in changes)
+    except ValueError as error:
+        raise click.BadParameter(f"expected KEY=VALUE, got {error}", param_hint="--set") from None
+
+
 @click.command()
 @click.option("--model", required=True, help="Which one; `mindgap models` lists them.")
 @click.option(
@@ -78,34 +86,14 @@ def train(
     `mindgap sr --model RUN` takes. Several GPUs: `accelerate launch -m lpips_sat.cli.mindgap
     train ...`.
     """
-    from sr_models.data.pairs import PairDataset
     from sr_models.profiles import load_profile
-    from sr_models.training import train as run
-    from sr_models.weights import about_of, set_name
+    from sr_models.weights import Material, set_name
 
-    try:
-        wanted = dict(assignment(change) for change in changes)
-    except ValueError as error:
-        raise click.BadParameter(f"expected KEY=VALUE, got {error}", param_hint="--set") from None
-    settings = load_profile(model, profile, **{"seed": seed, **wanted})
-    pairs, held_out = (
-        PairDataset(data, split, regime, degradation=degradation, seed=seed)
-        for split in ("train", "val")
-    )
+    settings = load_profile(model, profile, **{"seed": seed, **assignments(changes)})
+    material = Material(data, regime, degradation, seed)
     folder = out or Path("runs") / f"{set_name(data)}-{model}-{regime}-{profile}-{seed}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with progress(settings.train.steps) as report:
-        pipeline = run(
-            settings,
-            pairs,
-            folder,
-            bands=pairs.about["hr"]["bands"],
-            lr_bands=pairs.about["lr"]["bands"],
-            validation=held_out,
-            device=device,
-            about=about_of(data, regime, degradation),
-            report=report,
-        )
+        pipeline = material.train(settings, folder, device=device, report=report)
     click.echo(json.dumps({"run": str(folder), "pipeline": str(pipeline)}))
 
 

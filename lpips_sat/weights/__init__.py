@@ -30,8 +30,13 @@ def check_shipped(name: str) -> None:
     folder = WEIGHTS / name
     expected = json.loads((folder / "config.json").read_text())["card"]["sha256"]
     found = hashlib.sha256((folder / STATE_FILE).read_bytes()).hexdigest()
+    check_digest(folder, found, expected, "install the package again")
+
+
+def check_digest(folder: Path, found: str, expected: str, remedy: str) -> None:
+    """Refuse the weights in a folder whose sha256 is not that of their card."""
     if found != expected:
         raise WeightsError(
             f"the weights in {folder} are not those of their card (sha256 {found[:12]}, expected "
-            f"{expected[:12]}): install the package again"
+            f"{expected[:12]}): {remedy}"
         )

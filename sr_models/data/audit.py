@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from lpips_sat.outputs import StrPath, check_folder, whole_folder
-from lpips_sat.warp import open_image
+from lpips_sat.warp import read_values
 
 from .errors import PairError
 from .measures import MIN_RELIABILITY, compare, frequencies, line_sums, measure
@@ -141,7 +141,7 @@ def audit_pairs(
     rows: list[dict[str, Any]] = []
     totals = np.zeros((len(bands[0]), 10))
     for done, (_, tile) in enumerate(used.iterrows(), start=1):
-        lr, hr = (_read(Path(root) / tile[side]) for side in ("lr", "hr"))
+        lr, hr = (read_values(Path(root) / tile[side]) for side in ("lr", "hr"))
         textured = bool(tile["texture"] >= least)
         known = {"id": tile["id"], "split": tile["split"], "block": tile["block"]}
         measured = measure(lr, hr, bands[0])
@@ -229,12 +229,6 @@ def provenance(audit: Audit) -> dict[str, Any]:
         "frequencies": audit.frequencies,
         "versions": {name: version(name) for name in ("lpips-sat", "numpy", "rasterio")},
     }
-
-
-def _read(path: Path) -> Any:
-    with open_image(path) as image:
-        values, _ = image.read((0, 0, image.grid.height, image.grid.width))
-    return values
 
 
 def _acquisition(tile: pd.Series) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from scipy.ndimage import convolve, gaussian_filter
 
 from lpips_sat.functional import sam, spectral_energy
-from lpips_sat.functional.mtf import WINDOW
+from lpips_sat.functional.mtf import WINDOW, ring_frequencies
 from lpips_sat.registration import Shift, apply_shift, estimate_shift
 
 from .sets import box_mean
@@ -113,8 +113,7 @@ def relative_mtf(lr: Array, hr: Array) -> Array:
 
 def frequencies(side: int) -> Array:
     """Frequencies in cycles per LR pixel, up to Nyquist, for images of `side` LR pixels."""
-    window = _window(side)
-    return np.arange(1, window // 2 + 1) / window
+    return ring_frequencies(_window(side)).numpy()
 
 
 def noise_level(image: Array) -> float:

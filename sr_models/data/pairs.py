@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lpips_sat.outputs import StrPath
-from lpips_sat.warp import open_image
+from lpips_sat.warp import read_values
 
 from .degradation import SENTINEL2, Bicubic, Blind, Degradation, sentinel2
 from .errors import DegradationError, PairError
@@ -111,8 +111,7 @@ class PairDataset(Dataset[dict[str, Any]]):
     def _read(self, name: str) -> npt.NDArray[np.float32]:
         if name in self._kept:
             return self._kept[name]
-        with open_image(self.root / name) as image:
-            values, _ = image.read((0, 0, image.grid.height, image.grid.width))
+        values = read_values(self.root / name)
         if self._kept_bytes + values.nbytes <= CACHE_BYTES:
             self._kept[name] = values
             self._kept_bytes += values.nbytes

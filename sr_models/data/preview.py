@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from lpips_sat.warp import open_image
+from lpips_sat.warp import read_values
 
 # Okabe & Ito's colours, told apart with any colour vision.
 COLORS = {"train": "#0072B2", "val": "#E69F00", "test": "#D55E00", "test_untextured": "#CC79A7"}
@@ -70,9 +70,7 @@ def _draw_map(
 
 def _read(path: Path) -> npt.NDArray[np.float32]:
     """Read the mean of all bands (H, W)."""
-    with open_image(path) as image:
-        values, _ = image.read((0, 0, image.grid.height, image.grid.width))
-    mean: npt.NDArray[np.float32] = values.mean(0)
+    mean: npt.NDArray[np.float32] = read_values(path).mean(0)
     return mean
 
 

@@ -12,11 +12,10 @@ import pandas as pd
 
 from lpips_sat.errors import ResultsError
 from lpips_sat.stats import Interval
-from lpips_sat.suites import METRICS
 
 from ..cases import CASES
-from ..results import CaseResults
-from ..summary import TEST, Cell, gap_of, summarise
+from ..results import CaseResults, untrained
+from ..summary import TEST, Cell, gap_of, means_the_same, summarise
 from .content import decimals
 
 FIRST, LAST = ("bicubic", "regression"), "ceiling"  # where controls stand among the models
@@ -49,9 +48,8 @@ class Numbers:
     def foreign(self) -> list[str]:
         """The models that were tested as they came."""
         known: dict[str, Any] = self.results.provenance.get("weights", {})
-        return [
-            name for name in self.models if {f"{name} on real", f"{name} on synthetic"} & set(known)
-        ]
+        kinds = ("real", "synthetic")
+        return [m for m in self.models if {untrained(m, kind) for kind in kinds} & set(known)]
 
     @property
     def trained(self) -> list[str]:
@@ -74,7 +72,7 @@ class Numbers:
     @property
     def between_cases(self) -> list[str]:
         """The metrics that mean the same in all cases: those that do not look at LR."""
-        return [m for m in self.metrics if m not in METRICS or "lr" not in METRICS[m].needs]
+        return [metric for metric in self.metrics if means_the_same(metric)]
 
     def unit(self, metric: str) -> str:
         """The unit, or nothing."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lpips_sat.errors import ResultsError
@@ -13,11 +12,11 @@ from lpips_sat.errors import ResultsError
 from ..cases import CASES
 from ..contenders import Batch, Contender, Sampler
 from ..curves import trainings_of
-from ..data.pairs import PairDataset
+from ..data.pairs import read_about
 from ..exam import Exam
 from ..foreign import foreign
-from ..registry import load_pipeline
-from ..results import CaseResults
+from ..registry import device_of, load_pipeline
+from ..results import CaseResults, trained
 from ..scores import Scores
 from ..summary import TEST
 from .gallery import Patch
@@ -37,16 +36,13 @@ class Views:
         self, results: CaseResults, root: Path, runs: Path, *, device: str | None = None
     ) -> None:
         known = results.provenance
-        self.results, self.device = (
-            results,
-            device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        )
+        self.results, self.device = results, device_of(device)
         self.trainings = trainings_of(results, root, runs, device=self.device)
         how: dict[str, Any] = {"degradation": known["degradation"], "num_samples": 1}
-        about = PairDataset(root, TEST).about
+        about = read_about(root)
         scores = Scores(about, int(about["layout"]["tile"]), ["psnr"])
         self.exam = Exam(root, scores, ["real", "synthetic"], **how)
-        if self.exam.describe()["set"]["test_sha256"] != known["set"]["test_sha256"]:
+        if self.exam.test_sha256 != known["set"]["test_sha256"]:
             raise ResultsError(
                 f"the table is not of {root}, or its test patches have changed: give the set that "
                 "`mindgap evaluate` tested on"
@@ -77,17 +73,17 @@ class Views:
 
     def _contender(self, model: str, case: str) -> Contender | None:
         """Who was tested, with the same weights."""
-        known, trained = self.results.provenance["weights"], CASES[case].trained
+        known, regime = self.results.provenance["weights"], CASES[case].trained
         table = self.results.table
         seed = int(table.loc[(table["model"] == model) & (table["case"] == case), "seed"].min())
-        before = known.get(f"{model} {trained} {seed}")
+        before = known.get(trained(model, regime, seed))
         if before is None:
             tested = CASES[case].tested
             found, _ = foreign(model, self.exam, tested, alone=False, device=self.device)
             return found
-        weights = self.trainings.find(model, trained, seed)
+        weights = self.trainings.find(model, regime, seed)
         if weights is None or weights.describe()["sha256"] != before["sha256"]:
             where = f"its weights are not in {self.trainings.runs}"
-            self.absent.append(f"{model} trained on {trained} images, {where}")
+            self.absent.append(f"{model} trained on {regime} images, {where}")
             return None
         return Sampler(load_pipeline(weights.folder, self.device), seed)
