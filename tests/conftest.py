@@ -20,6 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from scipy.ndimage import gaussian_filter
 
 from lpips_sat.cli import main
+from lpips_sat.cli.mindgap import main as mindgap_main
 
 Array = npt.NDArray[Any]
 
@@ -58,6 +59,7 @@ def put() -> Callable[..., Path]:
         nodata: float | None = None,
         crs: str | None = "EPSG:32618",
         origin: tuple[float, float] = (435_000.0, 4_180_000.0),
+        pixel: float = 10.0,
         driver: str = "GTiff",
     ) -> Path:
         count, height, width = array.shape
@@ -66,7 +68,7 @@ def put() -> Callable[..., Path]:
             profile |= {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
             profile |= {"photometric": "MINISBLACK"}
         if crs is not None:
-            profile |= {"crs": crs, "transform": Affine(10, 0, origin[0], 0, -10, origin[1])}
+            profile |= {"crs": crs, "transform": Affine(pixel, 0, origin[0], 0, -pixel, origin[1])}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(
@@ -90,6 +92,16 @@ def run() -> Callable[..., Result]:
 
     def call(*args: object) -> Result:
         return CliRunner().invoke(main, [str(arg) for arg in args], prog_name="lpips-sat")
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def mindgap() -> Callable[..., Result]:
+    """Run `mindgap ARGS` in this process."""
+
+    def call(*args: object) -> Result:
+        return CliRunner().invoke(mindgap_main, [str(a) for a in args], prog_name="mindgap")
 
     return call
 

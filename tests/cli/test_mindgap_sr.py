@@ -7,22 +7,10 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from click.testing import CliRunner
 
-from lpips_sat.cli.mindgap import main
 from sr_models.network import build_unet
 from sr_models.pipeline import SRPipeline
 from sr_models.scheduler import BridgeScheduler
-
-
-@pytest.fixture(scope="session")
-def mindgap():
-    """Run `mindgap ARGS` in this process."""
-
-    def call(*args):
-        return CliRunner().invoke(main, [str(a) for a in args], prog_name="mindgap")
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -5,39 +5,21 @@ import json
 import numpy as np
 import pytest
 import rasterio
-from affine import Affine
-from click.testing import CliRunner
 
-from lpips_sat.cli.mindgap import main
 from sr_models.data.build import Source, build_pairs
 from sr_models.data.tiles import Layout
 
 
 @pytest.fixture(scope="module")
-def mindgap():
-    """Run `mindgap ARGS` in this process."""
-
-    def call(*args):
-        return CliRunner().invoke(main, [str(a) for a in args], prog_name="mindgap")
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def pairs(textured, tmp_path_factory):
+def pairs(put, textured, tmp_path_factory):
     """A small set: LR is B8A at 20 m, HR is B08 at 10 m."""
     folder = tmp_path_factory.mktemp("set")
     hr = textured(1, 320, 320, seed=4).astype(np.float32)
     lr = hr.reshape(1, 160, 2, 160, 2).mean((2, 4))
-    sources = []
-    for band, image, gsd in (("B8A", lr, 20), ("B08", hr, 10)):
-        _, height, width = image.shape
-        size = {"count": 1, "height": height, "width": width, "dtype": "float32"}
-        place = {"crs": "EPSG:32618", "transform": Affine(gsd, 0, 500_000, 0, -gsd, 4_200_000)}
-        with rasterio.open(folder / f"{band}.tif", "w", **size, **place) as dst:
-            dst.descriptions = (band,)
-            dst.write(image)
-        sources.append(Source(folder / f"{band}.tif", bands=(band,)))
+    sources = [
+        Source(put(folder / f"{band}.tif", image, bands=(band,), pixel=gsd), bands=(band,))
+        for band, image, gsd in (("B8A", lr, 20), ("B08", hr, 10))
+    ]
     layout = Layout(tile=32, block=1, margin=16, min_texture=1e-4)
     build_pairs(*sources, folder / "pairs", layout=layout, sun_zenith=40)
     return folder / "pairs"

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from lpips_sat import LPIPSSat, open_pair
 from lpips_sat.errors import OutputExistsError, RasterError, ResultsError
@@ -26,28 +21,9 @@ from lpips_sat.results import Results
 from lpips_sat.stats import summarise
 from lpips_sat.work import ScoreOptions
 
+from ..pages import Page, assert_self_contained, decoded
+
 HOSTILE = "<script>alert(1)</script>"
-
-
-class Page(HTMLParser):
-    """The attributes of every element, by tag."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.found = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.found if name == tag]
-
-
-def decoded(uri):
-    head, _, data = uri.partition(",")
-    assert head == "data:image/png;base64"
-    return Image.open(io.BytesIO(base64.b64decode(data)))
 
 
 def test_the_summary_is_that_of_the_table(tables, page):
@@ -129,21 +105,7 @@ def test_charts_count_every_finite_score(tables):
 
 def test_the_page_loads_nothing_and_names_its_own_style_and_script(page):
     text = page.read_text(encoding="utf-8")
-    found = Page(text)
-    policy = next(
-        m["content"] for m in found.all("meta") if m.get("http-equiv") == "Content-Security-Policy"
-    )
-    assert policy.startswith("default-src 'none'")
-    assert "unsafe" not in policy
-    for tag in ("style", "script"):
-        (inline,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, flags=re.S)
-        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
-        assert f"{tag}-src 'sha256-{digest}'" in policy
-    for _, attributes in found.found:
-        assert "style" not in attributes
-        assert not any(name.startswith("on") for name in attributes)
-        for name in ("src", "href"):
-            assert attributes.get(name, "#").startswith(("#", "data:"))
+    assert_self_contained(text)
     assert HOSTILE not in text
     assert "&lt;script&gt;alert(1)" in text
 

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import rasterio
 import torch
-from affine import Affine
 from click.testing import CliRunner
 from torch.nn import functional as F
 
@@ -36,20 +35,15 @@ PLACE = ["model", "case", "seed", "estimate", "split", "patch", "metric"]
 
 
 @pytest.fixture(scope="module")
-def truth(textured, tmp_path_factory):
+def truth(put, textured, tmp_path_factory):
     """A set whose LR images are made of HR by the degradation itself, with noise of their own."""
     folder = tmp_path_factory.mktemp("set")
     hr = textured(1, 320, 320, seed=4).astype(np.float32)
     hr[:, 240:, 240:] = 0.1  # water
-    sources = []
-    for band, image, gsd in (("B8A", hr[:, ::2, ::2], 20), ("B08", hr, 10)):
-        _, height, width = image.shape
-        size = {"count": 1, "height": height, "width": width, "dtype": "float32"}
-        place = {"crs": "EPSG:32618", "transform": Affine(gsd, 0, 500_000, 0, -gsd, 4_200_000)}
-        with rasterio.open(folder / f"{band}.tif", "w", **size, **place) as dst:
-            dst.descriptions = (band,)
-            dst.write(image)
-        sources.append(Source(folder / f"{band}.tif", bands=(band,)))
+    sources = [
+        Source(put(folder / f"{band}.tif", image, bands=(band,), pixel=gsd), bands=(band,))
+        for band, image, gsd in (("B8A", hr[:, ::2, ::2], 20), ("B08", hr, 10))
+    ]
     layout = Layout(tile=64, block=1, margin=16, min_texture=1e-4, shares=(0.4, 0.2, 0.4))
     build_pairs(*sources, folder / "toy", layout=layout, sun_zenith=40)
     for split in ("train", "val", "test", "test_untextured"):

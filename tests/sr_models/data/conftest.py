@@ -11,9 +11,7 @@ import numpy.typing as npt
 import pytest
 import rasterio
 from affine import Affine
-from click.testing import CliRunner, Result
 
-from lpips_sat.cli.mindgap import main
 from sr_models.data.tiles import Layout
 
 Array = npt.NDArray[Any]
@@ -71,13 +69,3 @@ def scene(raster, textured) -> Callable[..., tuple[Path, Path, Array, Array]]:
         )
 
     return make
-
-
-@pytest.fixture
-def mindgap() -> Callable[..., Result]:
-    """Run the command line."""
-
-    def call(*args: Any) -> Result:
-        return CliRunner().invoke(main, [str(a) for a in args], prog_name="mindgap")
-
-    return call

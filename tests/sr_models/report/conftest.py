@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import rasterio
-from affine import Affine
-from click.testing import CliRunner
 
-from lpips_sat.cli.mindgap import main
 from sr_models.attribution import Asked as Attributed
 from sr_models.attribution import attribute_results
 from sr_models.data.audit import audit_pairs, write_audit
@@ -114,21 +110,16 @@ def attribution():
 
 
 @pytest.fixture(scope="session")
-def study(textured, tmp_path_factory):
+def study(put, textured, tmp_path_factory):
     """A small study, really run: a set, trainings of two steps, and the tables made of them."""
     folder = tmp_path_factory.mktemp("study")
     hr = textured(1, 320, 320, seed=4).astype(np.float32)
     hr[:, 240:, 240:] = 0.1  # water
     lr = 1.1 * hr.reshape(1, 160, 2, 160, 2).mean(axis=(2, 4), dtype=np.float32)
-    sources = []
-    for band, image, gsd in (("B8A", lr, 20), ("B08", hr, 10)):
-        _, height, width = image.shape
-        size = {"count": 1, "height": height, "width": width, "dtype": "float32"}
-        place = {"crs": "EPSG:32618", "transform": Affine(gsd, 0, 500_000, 0, -gsd, 4_200_000)}
-        with rasterio.open(folder / f"{band}.tif", "w", **size, **place) as dst:
-            dst.descriptions = (band,)
-            dst.write(image)
-        sources.append(Source(folder / f"{band}.tif", bands=(band,)))
+    sources = [
+        Source(put(folder / f"{band}.tif", image, bands=(band,), pixel=gsd), bands=(band,))
+        for band, image, gsd in (("B8A", lr, 20), ("B08", hr, 10))
+    ]
     layout = Layout(tile=64, block=1, margin=16, min_texture=1e-4, shares=(0.4, 0.2, 0.4))
     build_pairs(*sources, folder / "toy", layout=layout, sun_zenith=40)
     changes = {"steps": 2, "batch": 2, "crop": 16, "warmup": 1}
@@ -139,16 +130,6 @@ def study(textured, tmp_path_factory):
     attribute_results(results, folder / "toy", folder / "gap.parquet", why)
     write_audit(audit_pairs(folder / "toy"), folder / "audit", figures=False)
     return folder
-
-
-@pytest.fixture(scope="session")
-def mindgap():
-    """Run `mindgap ARGS` in this process."""
-
-    def call(*args):
-        return CliRunner().invoke(main, [str(arg) for arg in args], prog_name="mindgap")
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -30,22 +27,8 @@ from sr_models.report.markdown import pictures_of
 from sr_models.report.numbers import Numbers
 from sr_models.results import CaseResults, read_case_results, write_case_results
 
+from ...pages import Page, assert_self_contained, decoded
 from .conftest import HOSTILE, PROVENANCE, cell
-
-
-class Page(HTMLParser):
-    """The attributes of every element, by tag."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.found = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.found if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -58,33 +41,13 @@ def study_tables(study):
     return [read_case_results(study / f"{name}.parquet") for name in ("results", "gap")]
 
 
-def decoded(uri):
-    head, _, data = uri.partition(",")
-    assert head == "data:image/png;base64"
-    return Image.open(io.BytesIO(base64.b64decode(data)))
-
-
 def bare(text):
     """Text without tags and line breaks."""
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", text)).split())
 
 
 def test_the_page_loads_nothing_and_names_its_own_style_and_script(html):
-    found = Page(html)
-    policy = next(
-        m["content"] for m in found.all("meta") if m.get("http-equiv") == "Content-Security-Policy"
-    )
-    assert policy.startswith("default-src 'none'")
-    assert "unsafe" not in policy
-    for tag in ("style", "script"):
-        (inline,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, flags=re.S)
-        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
-        assert f"{tag}-src 'sha256-{digest}'" in policy
-    for _, attributes in found.found:
-        assert "style" not in attributes
-        assert not any(name.startswith("on") for name in attributes)
-        for name in ("src", "href"):
-            assert attributes.get(name, "#").startswith(("#", "data:"))
+    assert_self_contained(html)
 
 
 def test_page_and_markdown_say_what_the_tables_say(html, study, study_tables):
