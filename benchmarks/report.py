@@ -210,8 +210,8 @@ def faults_table() -> str:
 
 
 def cases_table() -> str:
+    from sr_models.experiment.results import read_case_results
     from sr_models.report import tables
-    from sr_models.results import read_case_results
 
     path = RESULTS / "study.parquet"
     path.stat()  # the first table is that of PSNR

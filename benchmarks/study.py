@@ -21,13 +21,13 @@ import click
 
 from sr_models.cards import publish as write_checkpoint
 from sr_models.cards import read_card, write_card
-from sr_models.cases import CASES as CASES_OF_DESIGN
 from sr_models.data.pairs import Regime
+from sr_models.experiment.cases import CASES as CASES_OF_DESIGN
+from sr_models.experiment.results import CaseResults, read_case_results
+from sr_models.experiment.summary import mean_of
+from sr_models.experiment.weights import Trainings, set_name
 from sr_models.profiles import models
 from sr_models.registry import CHECKPOINTS
-from sr_models.results import CaseResults, read_case_results
-from sr_models.summary import mean_of
-from sr_models.weights import Trainings, set_name
 
 REGIMES: tuple[Regime, ...] = ("synthetic", "real")
 MINDGAP = [sys.executable, "-m", "lpips_sat.cli.mindgap"]

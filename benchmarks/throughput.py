@@ -4,7 +4,7 @@
 
 Throughput does not depend on weight values, so the peers' trunks are torchvision's, untrained. The
 networks take turns within each round; ratios are medians over rounds. Peak memory is that of one
-forward pass in a process of its own, beyond what the process held before.
+forward pass in a process of its own, beyond what the process held before; the median of as many.
 """
 
 from __future__ import annotations
@@ -119,9 +119,13 @@ def compare(networks: dict[str, nn.Module], shape: tuple[int, ...]) -> dict[str,
 
 
 def measure_memory(name: str) -> int:
-    """Peak MB of one forward pass of a network, measured in a process of its own."""
+    """Peak MB of one forward pass of a network, each in a process of its own: the median."""
     command = [sys.executable, __file__, "--memory", name]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    found = [
+        int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        for _ in range(ROUNDS)
+    ]
+    return round(statistics.median(found))
 
 
 def peak_megabytes(network: nn.Module) -> int:

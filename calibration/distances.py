@@ -1,7 +1,7 @@
 """Ways to compare two feature maps channel by channel: what a head may weigh.
 
 Each takes two maps (N, C, h, w) and gives (N, K) non-negative numbers, 0 for equal maps; K is C or
-a multiple of it. ``points`` is LPIPS' own and what :class:`lpips_sat.LPIPSSat` computes; the
+a multiple of it. ``points`` is LPIPS' own and what `lpips_sat.LPIPSSat` computes; the
 others are there to be compared with it (``study``).
 """
 

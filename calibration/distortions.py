@@ -251,7 +251,7 @@ KINDS: dict[str, Distortion] = {
 
 
 def distort(image: Array, kind: str, severity: float, rng: np.random.Generator) -> Array:
-    """Apply one distortion to ``image`` (H, W, C) in [0, 1]; see :data:`KINDS`.
+    """Apply one distortion to ``image`` (H, W, C) in [0, 1]; see `KINDS`.
 
     Raises ``MetricInputError`` for an unknown kind or a severity outside [0, 1].
     """

@@ -3,7 +3,7 @@
 With D_a, D_b the per-channel distances of the two sides, the probability that a rater finds B
 closer to the reference is modelled as sigmoid(gamma (log w.D_a - log w.D_b)): what counts is the
 *ratio* of two distances (Weber's law), so faint and strong distortions weigh alike, and the scale
-of w is free for :func:`anchor` to fix. LPIPS (Zhang et al. 2018) learns a small ranking network of
+of w is free for `anchor` to fix. LPIPS (Zhang et al. 2018) learns a small ranking network of
 (d_a, d_b) for the same purpose.
 """
 
@@ -111,7 +111,7 @@ def fit(
 
     ``strength`` pulls the weights, in units of each channel's mean distance, towards equal ones.
     ``weight`` (n,) says how much each trial counts. ``form``: how two distances become a
-    preference, one of :data:`FORMS`.
+    preference, one of `FORMS`.
     """
     scale = torch.cat([of_a, of_b]).mean(dim=0) + TINY
     a, b = (of_a / scale).double(), (of_b / scale).double()

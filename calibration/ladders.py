@@ -2,7 +2,7 @@
 
 A ladder is one clean patch under one kind of distortion at rising severity, from the same random
 numbers (the same direction of shift, the same noise field). ``tune`` learns from random ones
-(:func:`build_ladders`); the evidence counts fixed ones (:func:`worse`, :func:`monotone`).
+(`build_ladders`); the evidence counts fixed ones (`worse`, `monotone`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Judgements of other people's formats.
 
-- a release of judgements (:mod:`.judgements`), also one that ``lpips-sat annotate export`` wrote;
+- a release of judgements (`.judgements`), also one that ``lpips-sat annotate export`` wrote;
 - BAPPS (Zhang et al. 2018): folders ``ref``, ``p0``, ``p1``, ``judge`` (choices) or ``p0``,
   ``p1``, ``same`` (same or different), of png and npy files of one name, alone or grouped;
 - a table of pairs, CSV or Parquet: ``ref, a, b`` (files, relative to the table) and ``choice``

@@ -2,7 +2,7 @@
 
 A row of a release's table names the reference (``source``, ``crop``) and what each side shows
 (``distortion_a``, ``severity_a``, ``distortion_b``, ``severity_b``). Trials are drawn in
-:mod:`.annotate.trials`.
+`.annotate.trials`.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Experiment:
 
     backbone: a folder of weights or of a pretraining run, or an architecture by name with its
     ``backbone_config``, which is first trained for ``steps`` on ``pretext`` if that is named.
-    distance: one of :data:`distances.DISTANCES`; form: one of :data:`heads.FORMS`.
+    distance: one of `distances.DISTANCES`; form: one of `heads.FORMS`.
     confidence: unsure votes count less. ladders: so many pairs of severities of one kind are
     fitted beside the votes.
     """

@@ -6,7 +6,7 @@ so that a rater prefers B with probability sigmoid(u_a - u_b). It is linear in
 
 - a curve of the severity per kind (1, s, sqrt s, s^2; levels where the severity has three steps),
 - per kind, how large the error is and how busy the reference is, and
-- image statistics shared by all kinds (:func:`statistics`).
+- image statistics shared by all kinds (`statistics`).
 
 A network cannot be told the kind, so this is no metric; but with ``distortions`` it puts a number
 on as many synthetic patches as one likes, from which the metric then learns (``tune``).

@@ -59,7 +59,7 @@ def compare(
     """Compare methods under every metric that all their tables hold.
 
     Rows are matched by id (and tile); clusters are the scenes. Differences have simultaneous
-    intervals (:func:`lpips_sat.stats.paired_differences`) over all pairs of methods, within one
+    intervals (`lpips_sat.stats.paired_differences`) over all pairs of methods, within one
     metric; a method's rank runs from 1 + the number of methods certainly better to K - the number
     certainly worse. An image whose score is not defined for every method is left out.
 

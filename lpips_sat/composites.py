@@ -1,6 +1,6 @@
 """What the network sees: from any declared band set to what it was trained on.
 
-:class:`NetworkInput` shows three bands with a fixed display stretch; :class:`BandInput` gives a
+`NetworkInput` shows three bands with a fixed display stretch; `BandInput` gives a
 multi-band network its own bands as reflectance. The mapping is part of the metric: the same
 reflectance always gives the same network input, in every image, tile and data set. Nothing is
 fitted to the image at hand.
@@ -57,7 +57,7 @@ def choose_composite(bands: Sequence[str]) -> tuple[str, str, str]:
 class NetworkInput:
     """Images (N, C, H, W) with named bands -> (N, 3, H, W), 0 black to 1 white.
 
-    ``kind`` "reflectance" divides each band by its white (:data:`WHITE`); "display" takes values
+    ``kind`` "reflectance" divides each band by its white (`WHITE`); "display" takes values
     as they are. Above white a logarithmic shoulder, 1 + log(value), keeps clouds and snow apart
     and gradients alive; at and below white nothing changes.
     """
@@ -108,7 +108,7 @@ class BandInput:
     ``wanted`` maps the bands of the network, in its order, to the reflectance that stands for a
     missing one, alike in all images. Of "reflectance" only the cirrus band B10 may be missing,
     which Level-2A lacks; of "display", which is a picture and is taken for reflectance over white
-    (:data:`WHITE`), any. ``composite`` holds the wanted bands, ``filled`` the missing ones.
+    (`WHITE`), any. ``composite`` holds the wanted bands, ``filled`` the missing ones.
     """
 
     def __init__(self, bands: Sequence[str], kind: Kind, wanted: Mapping[str, float]) -> None:

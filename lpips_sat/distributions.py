@@ -29,7 +29,7 @@ class PooledFeatures(nn.Module):
     As in LPIPS-Sat, the features of a position are scaled to unit length, layer by layer.
 
     Args:
-        backbone, radiometry, bands, composite: as of :class:`lpips_sat.LPIPSSat`.
+        backbone, radiometry, bands, composite: as of `lpips_sat.LPIPSSat`.
 
     Call:
         Floating (N, C, H, W), H and W >= 32 -> float32 (N, F). A pixel that is NaN in a band is
@@ -75,11 +75,11 @@ class FID(FrechetInceptionDistance):
 
     |m1 - m2|^2 + trace(S1 + S2 - 2 (S1 S2)^(1/2)), 0 for identical sets, lower is better, no unit.
     Biased upward for small sets: compare sets of one size, with many more images than features
-    (`PooledFeatures.num_features`, 336 by default); for fewer images take :class:`KID`.
+    (`PooledFeatures.num_features`, 336 by default); for fewer images take `KID`.
 
     Use:
         ``metric.update(images, real=True)`` with the true ones, ``real=False`` with the others,
-        then ``metric.compute()``. Images as :class:`PooledFeatures` takes them.
+        then ``metric.compute()``. Images as `PooledFeatures` takes them.
 
     References:
         Heusel et al. 2017, arXiv:1706.08500. Sums by torchmetrics; the trace of the root by
@@ -116,7 +116,7 @@ class KID(KernelInceptionDistance):
     source, where it may be negative; lower is better, no unit. ``compute`` returns the mean and
     the standard deviation over ``subsets`` draws of ``subset_size`` images; no set may be smaller.
 
-    Use and images as of :class:`FID`. ``seed`` decides which subsets are drawn.
+    Use and images as of `FID`. ``seed`` decides which subsets are drawn.
 
     References:
         Bińkowski et al. 2018, arXiv:1801.01401; computed by torchmetrics.

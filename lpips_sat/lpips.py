@@ -50,12 +50,12 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
             (already stretched to [0, 1]).
         bands: the names of the C channels, in order.
         composite: the three bands that are looked at; by default the true colours, or what
-            :func:`lpips_sat.composites.choose_composite` picks.
+            `lpips_sat.composites.choose_composite` picks.
         spatial: return the per-pixel map, whose mean over valid pixels is the score.
         per_layer: return the L terms of the sum apart.
         backbone_config: arguments of a bare architecture, such as the ``checkpoint`` of an
             ``"ssl4eo-s12-..."`` network.
-        heads: a file that :meth:`save_heads` wrote, fitted to the same backbone.
+        heads: a file that `save_heads` wrote, fitted to the same backbone.
         card: what is known about the weights; saved and loaded with them.
 
     Call:
@@ -65,7 +65,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         lower is better, no unit. An image without a valid pixel gives NaN.
 
     What lies under the mask changes nothing: it is replaced, in both images alike, by a normalised
-    convolution of the image's own valid neighbourhood (:func:`lpips_sat.validity.soft_fill`), and
+    convolution of the image's own valid neighbourhood (`lpips_sat.validity.soft_fill`), and
     only valid pixels are averaged. Images are never resized.
     """
 
@@ -162,24 +162,30 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
     def map_and_sums(
         self, pred: Tensor, ref: Tensor, *, valid: Tensor | None = None, core: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The map (N, 1, H, W), NaN where invalid, and :meth:`sums`, in one pass."""
+        """The map (N, 1, H, W), NaN where invalid, and `sums`, in one pass."""
         check_pair(pred, ref)
         holds_data, counts = as_valid(valid, pred), as_valid(core, pred, name="core")
         maps = self._maps(pred, ref, holds_data)
         return self._pixel_map(maps, holds_data), self._sums(maps, combine(holds_data, counts))
 
     def from_sums(self, sums: Tensor) -> Tensor:
-        """Scores float64 (N,) of :meth:`sums`; NaN where nothing was valid."""
+        """Scores float64 (N,) of `sums`; NaN where nothing was valid."""
         return ratio_or_nan(sums[:, :-1].sum(dim=1), sums[:, -1])
 
     def _maps(self, pred: Tensor, ref: Tensor, valid: Tensor | None) -> list[Tensor]:
         """Each layer's distance per feature position, [(N, 1, h_l, w_l)]."""
+        features = list(self.backbone(self._network_input(pred, ref, valid)))
+        # The largest come last, and each is freed when it is done with: half the memory.
+        deepest_first = [weighted_distance(features.pop(), head) for head in reversed(self.heads)]
+        return deepest_first[::-1]
+
+    def _network_input(self, pred: Tensor, ref: Tensor, valid: Tensor | None) -> Tensor:
+        """Both images as the backbone takes them (2N, C, H, W), masked pixels filled."""
         both = torch.cat([self.to_input(pred), self.to_input(ref)])
         if valid is not None:
             both = soft_fill(both, torch.cat([valid, valid]))
         dtype = next((p.dtype for p in self.backbone.parameters()), both.dtype)
-        features = self.backbone(both.to(dtype).contiguous(memory_format=torch.channels_last))
-        return [weighted_distance(f, head) for f, head in zip(features, self.heads, strict=True)]
+        return both.to(dtype).contiguous(memory_format=torch.channels_last)
 
     def _pixel_map(
         self, maps: Sequence[Tensor], valid: Tensor, *, per_layer: bool = False

@@ -19,6 +19,7 @@ from .backbones.imagenet import Net
 from .errors import MetricInputError
 from .functional._inputs import check_min_size
 from .functional.cpsnr import MAX_SHIFT
+from .opensr import SCORES, all_scores
 from .outputs import StrPath
 from .perceptual import NetworkMetric
 from .radiometry import Kind
@@ -240,6 +241,38 @@ class DISTS(ImageMetric):
             weights=weights, radiometry=radiometry, bands=bands, composite=composite
         )
         super().__init__(network, **kwargs)
+
+
+class OpenSR(Metric):
+    """opensr-test's scores as a `torchmetrics.Metric`: the mean over images of each.
+
+    Each image is scored whole, as opensr-test does; see `functional.opensr`. States, in float64
+    and summed over processes: `total` and `count`, one for each of `opensr.SCORES`. An image
+    without a score, such as one shifted by more than 5 px in `spatial`, is left out of that mean.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for state in ("total", "count"):
+            zero = torch.zeros(len(SCORES), dtype=torch.float64)
+            self.add_state(state, default=zero, dist_reduce_fx="sum")
+
+    def update(self, pred: Tensor, ref: Tensor, lr: Tensor, valid: Tensor | None = None) -> None:
+        """Add the scores of two batches (N, C, H, W) with their inputs (N, C, H / f, W / f)."""
+        scores = all_scores(pred, ref, lr, valid).to(self.total.device)
+        self.total = self.total + scores.nansum(dim=0)
+        self.count = self.count + (~scores.isnan()).sum(dim=0)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The mean of each score by its name; NaN where no image has one."""
+        means = ratio_or_nan(self.total, self.count)
+        return dict(zip(SCORES, means, strict=True))
 
 
 def _check_finite(sums: Tensor) -> None:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from .errors import MetricInputError
 from .functional.opensr import MIN_SIZE, check_factor, consistency, correctness, synthesis
@@ -47,37 +45,10 @@ def opensr(name: str, *, factor: int) -> Tiled:
     )
 
 
-class OpenSR(Metric):
-    """opensr-test's scores as a `torchmetrics.Metric`: the mean over images of each.
-
-    Each image is scored whole, as opensr-test does; see `functional.opensr`. States, in float64
-    and summed over processes: `total` and `count`, one for each of `SCORES`. An image without a
-    score, such as one shifted by more than 5 px in `spatial`, is left out of that mean.
-    """
-
-    is_differentiable = False
-    full_state_update = False
-
-    total: Tensor
-    count: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        for state in ("total", "count"):
-            zero = torch.zeros(len(SCORES), dtype=torch.float64)
-            self.add_state(state, default=zero, dist_reduce_fx="sum")
-
-    def update(self, pred: Tensor, ref: Tensor, lr: Tensor, valid: Tensor | None = None) -> None:
-        """Add the scores of two batches (N, C, H, W) with their inputs (N, C, H / f, W / f)."""
-        parts = [_consistency(pred, ref, lr, valid), _added(pred, ref, lr, valid)]
-        scores = torch.cat(parts, dim=1).to(self.total.device)
-        self.total = self.total + scores.nansum(dim=0)
-        self.count = self.count + (~scores.isnan()).sum(dim=0)
-
-    def compute(self) -> dict[str, Tensor]:
-        """The mean of each score by its name; NaN where no image has one."""
-        means = ratio_or_nan(self.total, self.count)
-        return dict(zip(SCORES, means, strict=True))
+def all_scores(pred: Tensor, ref: Tensor, lr: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Each of `SCORES` of whole images (N, C, H, W) with their inputs (N, C, H / f, W / f)."""
+    parts = [_consistency(pred, ref, lr, valid), _added(pred, ref, lr, valid)]
+    return torch.cat(parts, dim=1)
 
 
 def _consistency(pred: Tensor, ref: Tensor, lr: Tensor, valid: Tensor | None) -> Tensor:

@@ -1,11 +1,11 @@
 """LPIPS and DISTS as published, on named bands, under masks and tile by tile.
 
-Both see what LPIPS-Sat sees (:class:`lpips_sat.composites.NetworkInput`): three bands between 0,
+Both see what LPIPS-Sat sees (`lpips_sat.composites.NetworkInput`): three bands between 0,
 black, and 1, white, which is [-1, 1] in the convention of LPIPS. They were made for photographs.
 
 Each feature position stands for a cell of stride x stride pixels and counts by the share of its
 cell that is valid; what lies under the mask is filled in both images alike
-(:func:`lpips_sat.validity.soft_fill`). Without a mask the numbers are the published ones.
+(`lpips_sat.validity.soft_fill`). Without a mask the numbers are the published ones.
 """
 
 from __future__ import annotations

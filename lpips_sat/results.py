@@ -128,7 +128,7 @@ def write_results(results: Results, path: StrPath, *, overwrite: bool = False) -
 
 
 def read_results(path: StrPath) -> Results:
-    """Read a table that :func:`write_results` wrote.
+    """Read a table that `write_results` wrote.
 
     Raises:
         ResultsError: the file is missing, damaged, or not a table of results.

@@ -83,8 +83,8 @@ def score_pair(
     """Score an open pair with every metric in one pass over its tiles (cSSIM: two).
 
     Args:
-        pair: from :func:`lpips_sat.open_pair`.
-        metrics: what to compute, such as those of :func:`lpips_sat.suite`.
+        pair: from `lpips_sat.open_pair`.
+        metrics: what to compute, such as those of `lpips_sat.suite`.
         tile: side of a tile's core in pixels, a multiple of every metric's ``align``.
         map_writer: an open writer on the pair's grid for LPIPS-Sat's per-pixel distance.
         progress: called with the number of pixels done after each tile.

@@ -71,7 +71,7 @@ def bootstrap(
 ) -> Interval:
     """Any ``statistic`` of rows (their indices) with an interval that resamples whole ``clusters``.
 
-    For means :func:`bootstrap_mean` is faster. Resamples whose statistic is undefined (NaN, such as
+    For means `bootstrap_mean` is faster. Resamples whose statistic is undefined (NaN, such as
     the correlation of a constant) do not count.
     """
     names, index = np.unique(np.asarray(clusters), return_inverse=True)

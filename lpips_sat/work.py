@@ -226,7 +226,13 @@ def _cut(
         return 1, slice(None)  # every part would begin with a pass over the whole pair
     per_part = math.ceil(PART_PIXELS / (tile * pair.grid.width))
     rows = math.ceil(pair.grid.height / tile)
-    return math.ceil(rows / per_part), slice(part * per_part, (part + 1) * per_part)
+    if rows <= per_part:
+        return 1, slice(None)
+    parts = 1 + math.ceil((rows - 1) / per_part)
+    if part == 0:  # a single row: the other parts wait for what it finds
+        return parts, slice(1)
+    begin = 1 + (part - 1) * per_part
+    return parts, slice(begin, begin + per_part)
 
 
 def _in_one(pieces: Iterable[TileSums]) -> TileSums:

@@ -58,7 +58,7 @@ class SROutput:
 
 
 class SRPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """Super-resolution by a trained network; see :func:`sr_models.registry.load_model`.
+    """Super-resolution by a trained network; see `sr_models.registry.load_model`.
 
     Args:
         unet: the network, see `network.build_unet`.
@@ -72,7 +72,7 @@ class SRPipeline(DiffusionPipeline):  # type: ignore[misc]
         card: what is known about the weights.
 
     Attribute ``fast``: take the steps of DPM-Solver++ instead of the scheduler's own (SR3 and
-    SupResDiffGAN), see :mod:`sr_models.solvers`.
+    SupResDiffGAN), see `sr_models.solvers`.
 
     ``SRPipeline.from_pretrained(folder)`` loads what ``save_pretrained(folder)`` wrote; the
     generic ``DiffusionPipeline.from_pretrained`` does not know this class.

@@ -98,7 +98,7 @@ def scale_of(pairs: Pairs) -> int:
 
 
 class Trainer:
-    """A network, its averages and what moves them; see :func:`train`."""
+    """A network, its averages and what moves them; see `train`."""
 
     def __init__(
         self,

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
+from sr_models.experiment.results import read_case_results
 from sr_models.report import findings, tables
-from sr_models.results import read_case_results
 
 ROOT = Path(__file__).resolve().parent.parent
 SNIPPETS = [

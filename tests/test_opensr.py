@@ -11,6 +11,7 @@ from affine import Affine
 from lpips_sat import open_pair, opensr, score_pair, suite, suites
 from lpips_sat.errors import GridMismatchError, MetricInputError
 from lpips_sat.functional import consistency, correctness, mtf, synthesis
+from lpips_sat.metrics import OpenSR
 
 RGB = ("B04", "B03", "B02")
 NAMES = ("reflectance", "spectral", "spatial", "synthesis")
@@ -195,7 +196,7 @@ def test_sets_take_a_folder_or_a_column_of_low_resolution_files(run, files, tmp_
 def test_the_torchmetrics_class_is_the_mean_over_images(arrays):
     sr, hr, lr = (torch.from_numpy(x)[None] for x in arrays)
     far = torch.roll(sr, 40, dims=3)
-    metric = opensr.OpenSR()
+    metric = OpenSR()
     metric.update(sr, hr, lr)
     metric.update(torch.cat([sr, far]), torch.cat([hr, hr]), torch.cat([lr, lr]))
     one, other = expected(*arrays), expected(far[0], hr[0], lr[0])

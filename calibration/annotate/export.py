@@ -1,6 +1,6 @@
 """A study -> a release of judgements that ``lpips-sat calibrate`` and other programs read.
 
-- ``trials.csv``, ``votes.csv``, ``images.npz``: the 2AFC judgements, see :mod:`..judgements`;
+- ``trials.csv``, ``votes.csv``, ``images.npz``: the 2AFC judgements, see `..judgements`;
 - ``jnd/``: the same/different ones in the layout of BAPPS (p0, p1, same);
 - ``records.csv``, ``records.parquet``: every answer, with times, repeats, checks and exclusions;
 - ``card.json``, ``README.md``: what was shown to whom, and how far to trust it.

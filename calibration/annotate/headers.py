@@ -26,7 +26,7 @@ HEADERS = {
 
 
 class SecurityHeaders:
-    """ASGI middleware that adds :data:`HEADERS` to every response, errors included."""
+    """ASGI middleware that adds `HEADERS` to every response, errors included."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

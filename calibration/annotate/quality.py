@@ -84,7 +84,7 @@ def unswap(answer: str, swapped: bool) -> str:
 
 
 def judge(table: pd.DataFrame) -> list[RaterQuality]:
-    """One row per rater of :func:`records`, with the reason if their votes are left out."""
+    """One row per rater of `records`, with the reason if their votes are left out."""
     return [_judge(str(name), votes) for name, votes in table.groupby("rater", sort=False)]
 
 

@@ -1,7 +1,7 @@
 """A study on disk: trials, images, raters, and who is asked what in which order.
 
 ``study.json`` says what was made how; ``trials.csv`` has one row per question; ``images/`` holds
-``ID-ref.png``, ``ID-a.png``, ``ID-b.png``; ``study.db`` (see :mod:`.store`) raters and votes.
+``ID-ref.png``, ``ID-a.png``, ``ID-b.png``; ``study.db`` (see `.store`) raters and votes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Study:
 
 
 def open_study(folder: Path) -> Study:
-    """Open what :func:`make_study` wrote."""
+    """Open what `make_study` wrote."""
     missing = [n for n in (CONFIG_FILE, TRIALS_FILE, DATABASE) if not (folder / n).is_file()]
     if missing:
         raise StudyError(

@@ -20,9 +20,9 @@ from .train import assignments, progress
 
 if TYPE_CHECKING:
     from lpips_sat.stats import Interval
-    from sr_models.evaluate import Asked, Watch
-    from sr_models.results import CaseResults
-    from sr_models.summary import Cell
+    from sr_models.experiment.evaluate import Asked, Watch
+    from sr_models.experiment.results import CaseResults
+    from sr_models.experiment.summary import Cell
 
 # Metrics shown with two decimals; the others have four.
 COARSE = ("psnr", "cpsnr", "sam", "ergas")
@@ -130,10 +130,10 @@ def evaluate(
     command goes on where it was cut short. Prints means with 95 % intervals over spatial blocks and
     trainings.
     """
-    from sr_models.evaluate import chosen, sample_set
-    from sr_models.evaluate import evaluate as run
-    from sr_models.summary import summarise
-    from sr_models.weights import set_name
+    from sr_models.experiment.evaluate import chosen, sample_set
+    from sr_models.experiment.evaluate import evaluate as run
+    from sr_models.experiment.summary import summarise
+    from sr_models.experiment.weights import set_name
 
     asked, told = _asked(**said), watch()
     root = data or sample_set(asked.runs, told)
@@ -158,7 +158,7 @@ def _asked(
     no_train: bool,
     **said: Any,
 ) -> Asked:
-    from sr_models.evaluate import Asked
+    from sr_models.experiment.evaluate import Asked
 
     return Asked(
         metrics=tuple(chain.from_iterable(metrics)),
@@ -171,7 +171,7 @@ def _asked(
 
 def watch() -> Watch:
     """Everything that happens, on stderr."""
-    from sr_models.evaluate import Watch
+    from sr_models.experiment.evaluate import Watch
 
     return Watch(say, progress, testing)
 

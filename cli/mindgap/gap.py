@@ -18,9 +18,9 @@ from .evaluate import COARSE, numbers, say, testing, watch
 
 if TYPE_CHECKING:
     from lpips_sat.stats import Interval
-    from sr_models.curves import Curve, Fit
-    from sr_models.gap import Attribution
-    from sr_models.results import CaseResults
+    from sr_models.experiment.curves import Curve, Fit
+    from sr_models.experiment.gap import Attribution
+    from sr_models.experiment.results import CaseResults
 
 
 @click.command()
@@ -87,8 +87,8 @@ def gap(
     it. What it finds is written to --out, model by model; the same command goes on where it was cut
     short.
     """
-    from sr_models.gap import attributions, gaps
-    from sr_models.results import read_case_results
+    from sr_models.experiment.gap import attributions, gaps
+    from sr_models.experiment.results import read_case_results
 
     table = read_case_results(results)
     names = tuple(chain.from_iterable(metrics))
@@ -124,7 +124,7 @@ def _attribute(
     seeds: int | None,
     overwrite: bool,
 ) -> CaseResults:
-    from sr_models.attribution import Asked, attribute_results
+    from sr_models.experiment.attribution import Asked, attribute_results
 
     path = out or results.with_name(f"{results.stem}-gap.parquet")
     why = attribute_results(
@@ -148,14 +148,14 @@ def _curves(
     device: str | None,
     **said: Any,
 ) -> list[tuple[Curve, Fit]]:
-    from sr_models.curves import curves_of, fit_of, trainings_of
+    from sr_models.experiment.curves import curves_of, fit_of, trainings_of
 
     trainings = trainings_of(table, data or _sample(runs), runs, device=device)
     return [(c, fit_of(trainings, c)) for c in curves_of(table, trainings, models)]
 
 
 def _sample(runs: Path) -> Path:
-    from sr_models.evaluate import sample_set
+    from sr_models.experiment.evaluate import sample_set
 
     return sample_set(runs, watch())
 

@@ -11,7 +11,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def models(as_json: bool) -> None:
     """List the models that are trained and evaluated, and those that `mindgap sr` runs."""
-    from sr_models.foreign import CONTROLS
+    from sr_models.experiment.foreign import CONTROLS
     from sr_models.profiles import PROFILES
     from sr_models.profiles import models as trained_in
     from sr_models.registry import names

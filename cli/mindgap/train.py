@@ -86,8 +86,8 @@ def train(
     `mindgap sr --model RUN` takes. Several GPUs: `accelerate launch -m lpips_sat.cli.mindgap
     train ...`.
     """
+    from sr_models.experiment.weights import Material, set_name
     from sr_models.profiles import load_profile
-    from sr_models.weights import Material, set_name
 
     settings = load_profile(model, profile, **{"seed": seed, **assignments(changes)})
     material = Material(data, regime, degradation, seed)

@@ -14,8 +14,8 @@ from lpips_sat.radiometry import RadiometryOptions
 from lpips_sat.sample import scene_file
 from sr_models.data.build import Source, build_pairs
 from sr_models.data.tiles import Layout
-from sr_models.evaluate import Asked, evaluate
-from sr_models.summary import gap_of, mean_of
+from sr_models.experiment.evaluate import Asked, evaluate
+from sr_models.experiment.summary import gap_of, mean_of
 
 STEPS = int(os.environ.get("STEPS", "200"))  # of the training; 200 take a minute on two cores
 folder = Path(tempfile.mkdtemp())

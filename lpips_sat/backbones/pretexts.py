@@ -1,6 +1,6 @@
 """Pretexts for self-supervision, to be compared: what a network is asked while it has no votes.
 
-Each is a module made from a backbone; called with a :class:`Batch` it gives a loss and its parts.
+Each is a module made from a backbone; called with a `Batch` it gives a loss and its parts.
 ``degradations`` made the shipped backbone. The contrastive ones use only augmentations that keep
 detail (turns, flips, re-stretching, crops): the usual recipe's blur and noise would teach the
 network to overlook what a metric must see.

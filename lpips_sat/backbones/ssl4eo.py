@@ -93,7 +93,7 @@ class Ssl4eoFeatures(Backbone):
     """(N, 3 or 13, H, W) reflectance -> the stem and the four stages of a ResNet, finest first.
 
     Args:
-        name: one of :data:`PUBLISHED`; with ``-rgb`` it takes B04, B03, B02, else all 13 bands.
+        name: one of `PUBLISHED`; with ``-rgb`` it takes B04, B03, B02, else all 13 bands.
         checkpoint: a ``.pth`` or ``.safetensors`` file in torchgeo's layout, or ``"hub"`` to
             download it from the Hugging Face hub. Nothing is unpickled but tensors.
         pretrained: False builds the network alone, for weights that are loaded afterwards.

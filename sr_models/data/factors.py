@@ -243,7 +243,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Factors:
-    """The four factors of a set; see :func:`fit_factors`."""
+    """The four factors of a set; see `fit_factors`."""
 
     registration: Registration
     radiometry: Radiometry

@@ -15,10 +15,10 @@ from lpips_sat.errors import ResultsError
 from lpips_sat.outputs import StrPath, check_folder, check_output, whole_file
 from lpips_sat.report import render
 
-from ..curves import curves_of
 from ..data.audit import read_audit
-from ..gap import attributions
-from ..results import CaseResults, read_case_results
+from ..experiment.curves import curves_of
+from ..experiment.gap import attributions
+from ..experiment.results import CaseResults, read_case_results
 from . import sections
 from .audit import audit_section
 from .content import Report, Section, Table

@@ -16,7 +16,7 @@ from typing import Any
 from lpips_sat.report import palette
 from lpips_sat.stats import Interval
 
-from ..curves import Curve
+from ..experiment.curves import Curve
 from .content import Figure, difference_text, in_words, title_of
 from .findings import GAP, LABELS, Parts
 from .numbers import Numbers

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lpips_sat.stats import Interval
 
-from ..gap import REST
+from ..experiment.gap import REST
 from .content import Answer, Text, difference_text, fixed, in_words, signed, title_of
 from .numbers import Numbers
 from .ranks import FIDELITY, PERCEPTION, Agreement

@@ -19,7 +19,7 @@ from lpips_sat.errors import MetricInputError
 from lpips_sat.radiometry import Kind
 from lpips_sat.report import Panel, colour_top, map_panel, rgb_panel
 
-from ..cases import CASES
+from ..experiment.cases import CASES
 from .content import Column, Plate, fixed, title_of
 from .numbers import Numbers
 from .ranks import FIDELITY, PERCEPTION

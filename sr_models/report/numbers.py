@@ -13,9 +13,9 @@ import pandas as pd
 from lpips_sat.errors import ResultsError
 from lpips_sat.stats import Interval
 
-from ..cases import CASES
-from ..results import CaseResults, untrained
-from ..summary import TEST, Cell, gap_of, means_the_same, summarise
+from ..experiment.cases import CASES
+from ..experiment.results import CaseResults, untrained
+from ..experiment.summary import TEST, Cell, gap_of, means_the_same, summarise
 from .content import decimals
 
 FIRST, LAST = ("bicubic", "regression"), "ceiling"  # where controls stand among the models
@@ -25,7 +25,7 @@ SAMPLE = "sample"
 
 
 class Numbers:
-    """The numbers of one table; means and gaps have the intervals of `sr_models.summary`."""
+    """The numbers of one table; means and gaps have the intervals of `experiment.summary`."""
 
     def __init__(self, results: CaseResults) -> None:
         self.results, self.table = results, results.table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..curves import Curve
+from ..experiment.curves import Curve
 from .content import NONE, Answer, Section, Table, Text, difference_text, signed, title_of
 from .figures import curves_figure, gap_figure, share_figures
 from .findings import GAP, LABELS, Shares, answers, limits

@@ -6,8 +6,8 @@ import numpy as np
 
 from lpips_sat.stats import Interval
 
-from ..cases import CASES
-from ..summary import TEST
+from ..experiment.cases import CASES
+from ..experiment.summary import TEST
 from .content import NONE, Table, Text, difference_text, fixed, mean_text, signed, title_of
 from .numbers import COST, Numbers
 

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from lpips_sat.errors import ResultsError
 
-from ..cases import CASES
-from ..contenders import Batch, Contender, Sampler
-from ..curves import trainings_of
 from ..data.pairs import read_about
-from ..exam import Exam
-from ..foreign import foreign
+from ..experiment.cases import CASES
+from ..experiment.contenders import Batch, Contender, Sampler
+from ..experiment.curves import trainings_of
+from ..experiment.exam import Exam
+from ..experiment.foreign import foreign
+from ..experiment.results import CaseResults, trained
+from ..experiment.scores import Scores
+from ..experiment.summary import TEST
 from ..registry import device_of, load_pipeline
-from ..results import CaseResults, trained
-from ..scores import Scores
-from ..summary import TEST
 from .gallery import Patch
 
 

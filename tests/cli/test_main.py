@@ -64,6 +64,19 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_scoring_does_not_load_what_its_metrics_do_not_need():
+    """torchmetrics alone takes seconds and a quarter of a gigabyte."""
+    code = """
+import sys
+from lpips_sat import suite
+import lpips_sat.sets
+suite("default", bands=("B04", "B03", "B02"))
+heavy = {"timm", "diffusers", "torchmetrics", "torchvision", "matplotlib"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_lists_every_command(run, flag):
     result = run(flag)

@@ -10,11 +10,11 @@ import torch
 from lpips_sat import LpipsSatError
 from lpips_sat.errors import OutputExistsError
 from sr_models import cards
-from sr_models.curves import rows_of
+from sr_models.experiment.curves import rows_of
+from sr_models.experiment.weights import Weights
 from sr_models.pipeline import SRPipeline
 from sr_models.registry import load_model
 from sr_models.training import train
-from sr_models.weights import Weights
 
 LR = np.random.default_rng(0).random((1, 16, 16)).astype(np.float32)
 

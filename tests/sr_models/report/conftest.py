@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sr_models.attribution import Asked as Attributed
-from sr_models.attribution import attribute_results
 from sr_models.data.audit import audit_pairs, write_audit
 from sr_models.data.build import Source, build_pairs
 from sr_models.data.tiles import Layout
-from sr_models.evaluate import Asked, evaluate
-from sr_models.gap import STATES, SUBSETS
+from sr_models.experiment.attribution import Asked as Attributed
+from sr_models.experiment.attribution import attribute_results
+from sr_models.experiment.evaluate import Asked, evaluate
+from sr_models.experiment.gap import STATES, SUBSETS
+from sr_models.experiment.results import CaseResults
 from sr_models.report.numbers import Numbers
-from sr_models.results import CaseResults
 
 BLOCKS, PER_BLOCK, SEEDS = 6, 4, 3
 PATCHES = [(f"r{b}_{i}", f"block {b}") for b in range(BLOCKS) for i in range(PER_BLOCK)]

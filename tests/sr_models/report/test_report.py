@@ -17,15 +17,15 @@ from PIL import Image
 
 from lpips_sat.errors import OutputExistsError, ResultsError
 from lpips_sat.report import palette
-from sr_models.curves import Curve
 from sr_models.data.pairs import PairDataset
+from sr_models.experiment.curves import Curve
+from sr_models.experiment.results import CaseResults, read_case_results, write_case_results
 from sr_models.registry import load_model
 from sr_models.report import Sources, findings, make_report, tables, write_report
 from sr_models.report.figures import curves_figure, gap_figure, save_png, slug, svg
 from sr_models.report.gallery import Patch, choose, plates
 from sr_models.report.markdown import pictures_of
 from sr_models.report.numbers import Numbers
-from sr_models.results import CaseResults, read_case_results, write_case_results
 
 from ...pages import Page, assert_self_contained, decoded
 from .conftest import HOSTILE, PROVENANCE, cell

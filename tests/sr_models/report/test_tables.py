@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import kendalltau
 
 from lpips_sat.stats import bootstrap_crossed
-from sr_models.curves import Curve
+from sr_models.experiment.curves import Curve
+from sr_models.experiment.results import CaseResults
 from sr_models.report import findings, shares_of, tables
 from sr_models.report.content import Table, Text, escaped, fixed, markdown, signed
 from sr_models.report.findings import limits
@@ -18,7 +19,6 @@ from sr_models.report.numbers import Numbers
 from sr_models.report.ranks import agreement, kendall, ranks
 from sr_models.report.sections import curves_table, share_table
 from sr_models.report.tables import cases_table, cost_table, gap_table
-from sr_models.results import CaseResults
 
 from .conftest import HOSTILE, LOOKS, PATCHES, PSNR, SHARES, cell
 

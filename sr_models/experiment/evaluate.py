@@ -21,21 +21,21 @@ from lpips_sat import LpipsSatError, __version__
 from lpips_sat.errors import ResultsError
 from lpips_sat.journal import plain_json
 
+from ..data.pairs import Regime, read_about
+from ..data.sample_pairs import S2, build_s2
+from ..data.sets import DATASET
+from ..profiles import models as trainable
+from ..registry import device_of, load_pipeline
 from .cases import CASES
 from .contenders import Contender, Sampler
-from .data.pairs import Regime, read_about
-from .data.sample_pairs import S2, build_s2
-from .data.sets import DATASET
 from .exam import Exam
 from .foreign import CONTROLS, foreign
-from .profiles import models as trainable
-from .registry import device_of, load_pipeline
 from .results import CaseResults, read_case_results, trained, untrained, write_case_results
 from .scores import Scores
 from .weights import Trainings, Weights
 
 if TYPE_CHECKING:
-    from .training import Report
+    from ..training import Report
 
 ALL = "all"
 # Versions of these are told with the results; a change of lpips-sat's own is refused.
@@ -48,7 +48,7 @@ class Asked:
     """What is evaluated, and how.
 
     models: names of `sr_models.profiles`, `foreign.CONTROLS`, "all" of both, or what
-    `sr_models.foreign` takes; cases: keys of `CASES`, or "all"; seeds: how many trainings of each
+    `foreign.foreign` takes; cases: keys of `CASES`, or "all"; seeds: how many trainings of each
     model, from seed 0 on; num_samples: the mean of so many is tested beside one sample; metrics,
     data_range, metric_weights: see `Scores`; degradation: how synthetic LR is made, to train and
     to test on; profile, changes, runs, device: see `Trainings`; train: whether what is missing is
@@ -149,7 +149,7 @@ def evaluate(
 
     Args:
         root: a set of `mindgap data`.
-        out: Parquet, see `sr_models.results`; its folder is made.
+        out: Parquet, see `sr_models.experiment.results`; its folder is made.
         asked: what, and how.
         watch: who is told what happens.
         overwrite: begin `out` afresh.

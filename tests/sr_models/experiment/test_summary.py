@@ -7,8 +7,8 @@ import pytest
 
 from lpips_sat.errors import ResultsError
 from lpips_sat.stats import bootstrap_crossed
-from sr_models.results import CaseResults
-from sr_models.summary import gap_of, mean_of, summarise
+from sr_models.experiment.results import CaseResults
+from sr_models.experiment.summary import gap_of, mean_of, summarise
 
 PATCHES = ["r0", "r1", "r2", "r3"]
 BLOCKS = ["a", "a", "b", "c"]

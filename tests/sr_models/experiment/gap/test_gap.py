@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from lpips_sat.errors import ResultsError
-from sr_models.attribution import attribute, units_of
-from sr_models.contenders import Plain
 from sr_models.data.factors import FACTORS, fit_factors
 from sr_models.data.pairs import PairDataset, read_about
-from sr_models.gap import REST, STATES, SUBSETS, attributions, gaps, shapley
+from sr_models.experiment.attribution import attribute, units_of
+from sr_models.experiment.contenders import Plain
+from sr_models.experiment.gap import REST, STATES, SUBSETS, attributions, gaps, shapley
+from sr_models.experiment.results import CaseResults
+from sr_models.experiment.scores import Scores
 from sr_models.registry import Bicubic
-from sr_models.results import CaseResults
-from sr_models.scores import Scores
 
 
 def rng():

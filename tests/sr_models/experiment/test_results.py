@@ -3,7 +3,7 @@ import math
 import pytest
 
 from lpips_sat.errors import OutputExistsError, ResultsError
-from sr_models.results import CaseResults, read_case_results, write_case_results
+from sr_models.experiment.results import CaseResults, read_case_results, write_case_results
 
 ROW = {
     "model": "sr3",

@@ -1,8 +1,8 @@
 """Who can be evaluated: trained pipelines, controls and models of other packages.
 
 A contender turns a batch of test pairs into super-resolved images. What it gives for a patch does
-not depend on the other patches of the batch, up to rounding. `sr_models.predictions` adds images
-that were made elsewhere.
+not depend on the other patches of the batch, up to rounding. `predictions` adds images that were
+made elsewhere.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from lpips_sat import LpipsSatError
 
-from .pipeline import TILE, SRPipeline
-from .registry import Model
+from ..pipeline import TILE, SRPipeline
+from ..registry import Model
 
 PROBE = 16  # LR pixels of a side on which a pipeline is asked whether its samples differ
 

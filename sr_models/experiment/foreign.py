@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from lpips_sat import LpipsSatError
 
-from .cards import read_card, sha256
+from ..cards import read_card, sha256
+from ..data.pairs import Regime
+from ..pipeline import SRPipeline
+from ..profiles import models as trainable
+from ..registry import CHECKPOINTS, GROUP, Bicubic, load_model, names, pipeline_folder
 from .contenders import Ceiling, Contender, Plain, Sampler
-from .data.pairs import Regime
-from .pipeline import SRPipeline
 from .predictions import Predictions, holds_predictions
-from .profiles import models as trainable
-from .registry import CHECKPOINTS, GROUP, Bicubic, load_model, names, pipeline_folder
 
 if TYPE_CHECKING:
     from .exam import Exam

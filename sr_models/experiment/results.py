@@ -21,7 +21,7 @@ KEY = "mindgap"
 # Columns with Arrow's names of their types.
 COLUMNS = {
     "model": "string",  # such as "sr3", or a control: "bicubic"
-    "case": "string",  # "I" to "IV", see sr_models.cases
+    "case": "string",  # "I" to "IV", see sr_models.experiment.cases
     "seed": "int64",  # of the training; 0 for what was not trained here
     "estimate": "string",  # "sample": one sample; "mean": the mean of several
     "split": "string",  # "test", or "test_untextured", which is reported apart

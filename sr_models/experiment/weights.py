@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from lpips_sat import LpipsSatError
 
-from . import registry
-from .cards import MARK, read_card, sha256
-from .data.pairs import PairDataset, Regime
-from .profiles import Profile, load_profile
+from .. import registry
+from ..cards import MARK, read_card, sha256
+from ..data.pairs import PairDataset, Regime
+from ..profiles import Profile, load_profile
 
 if TYPE_CHECKING:
-    from .training import Report
+    from ..training import Report
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Material:
     @property
     def start(self) -> dict[str, str]:
         """What the config of a run says that it started from."""
-        from .training import fingerprint  # diffusers takes seconds to import
+        from ..training import fingerprint  # diffusers takes seconds to import
 
         pairs = self.pairs("train")
         return {"pairs": fingerprint(pairs), "bands": ",".join(pairs.about["hr"]["bands"])}
 
     def train(self, profile: Profile, out: Path, *, device: str | None, report: Report) -> Path:
         """Train in the folder `out`, or go on with what it holds; see `training.train`."""
-        from .training import train
+        from ..training import train
 
         pairs, held_out = self.pairs("train"), self.pairs("val")
         return train(

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from lpips_sat.cli.mindgap import main
 from sr_models.data.degradation import sentinel2
-from sr_models.gap import STATES
-from sr_models.results import CaseResults, read_case_results, write_case_results
+from sr_models.experiment.gap import STATES
+from sr_models.experiment.results import CaseResults, read_case_results, write_case_results
 
 SHORT = ("steps=4", "batch=2", "crop=16", "looks=2", "checkpoint_every=4")
 

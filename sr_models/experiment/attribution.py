@@ -1,8 +1,8 @@
 """Models tested with differences of the real sensor turned off: a second table, that grows.
 
-`sr_models.gap` says what it amounts to. One training, or one foreign model, is a unit of work; the
-table is written after each, so that the same call goes on where one was cut short. A table of other
-data, settings, factors or weights is refused.
+`gap` says what it amounts to. One training, or one foreign model, is a unit of work; the table is
+written after each, so that the same call goes on where one was cut short. A table of other data,
+settings, factors or weights is refused.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from lpips_sat import LpipsSatError
 from lpips_sat.errors import ResultsError
 from lpips_sat.journal import plain_json
 
+from ..data.degradation import Degradation
+from ..data.factors import Factors, fit_factors
+from ..data.pairs import PairDataset, as_degradation, read_about
+from ..registry import device_of, load_pipeline
 from .contenders import Batch, Contender, Sampler
 from .curves import trainings_of
-from .data.degradation import Degradation
-from .data.factors import Factors, fit_factors
-from .data.pairs import PairDataset, as_degradation, read_about
 from .evaluate import REMEDY, differences, taken_up
 from .exam import BATCH_PIXELS, Exam
 from .foreign import foreign
 from .gap import STATES, SUBSETS, comparable
-from .registry import device_of, load_pipeline
 from .results import CaseResults, trained, untrained, write_case_results
 from .scores import Scores
 from .summary import TEST
@@ -74,7 +74,7 @@ def attribute_results(
     Args:
         results: of `mindgap evaluate`, with the cases I and II.
         root: the set of pairs that it is of.
-        out: Parquet; `sr_models.gap.attributions` reads it.
+        out: Parquet; `sr_models.experiment.gap.attributions` reads it.
         asked: which of them, and where their weights are.
         testing: told a unit and its number of patches; gives what is told the patches done.
         overwrite: begin `out` afresh.

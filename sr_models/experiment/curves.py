@@ -14,9 +14,9 @@ from typing import Any
 
 from lpips_sat import LpipsSatError
 
-from .cards import CURVE, run_curve
-from .data.pairs import PairDataset, Regime
-from .registry import load_pipeline
+from ..cards import CURVE, run_curve
+from ..data.pairs import PairDataset, Regime
+from ..registry import load_pipeline
 from .results import CaseResults, trained
 from .weights import Trainings, Weights
 
@@ -118,7 +118,7 @@ def fit_of(trainings: Trainings, curve: Curve) -> Fit:
 
     Both are the first pairs of their split, as many as a training is watched on.
     """
-    from .training import validate
+    from ..training import validate
 
     weights = trainings.find(curve.model, curve.regime, curve.seed)
     if weights is None:

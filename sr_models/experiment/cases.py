@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .data.pairs import Regime
+from ..data.pairs import Regime
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import pandas as pd
 from lpips_sat.errors import ResultsError
 from lpips_sat.stats import Interval
 
-from .data.factors import FACTORS
+from ..data.factors import FACTORS
 from .results import CaseResults
 from .summary import crossed_interval, gap_of, means_the_same
 

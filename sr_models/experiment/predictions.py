@@ -16,9 +16,9 @@ import torch
 from lpips_sat import LpipsSatError
 from lpips_sat.warp import open_image
 
+from ..data.pairs import PairDataset, Regime
+from ..pipeline import Array
 from .contenders import Batch, Guess
-from .data.pairs import PairDataset, Regime
-from .pipeline import Array
 
 SUFFIXES = (".tif", ".npy")
 NAMED = 5  # missing patches that a message names
@@ -80,7 +80,7 @@ class Predictions:
         return digest.hexdigest()
 
     def guess(self, batch: Batch, num_samples: int) -> Guess:
-        """See `sr_models.contenders.Contender`; what they cost is not known."""
+        """See `sr_models.experiment.contenders.Contender`; what they cost is not known."""
         images = [self._read(patch) for patch in batch.ids]
         return Guess(torch.from_numpy(np.stack(images))[None], None, None)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lpips_sat import LpipsSatError
 
+from ..data.pairs import PairDataset, Regime, read_about, read_manifest
+from ..data.tiles import TEST_UNTEXTURED
 from .contenders import Batch, Contender, Guess
-from .data.pairs import PairDataset, Regime, read_about, read_manifest
-from .data.tiles import TEST_UNTEXTURED
 from .scores import Scores
 from .weights import set_name
 

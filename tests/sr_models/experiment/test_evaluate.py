@@ -26,9 +26,9 @@ from sr_models import evaluate as module
 from sr_models.data.build import Source, build_pairs
 from sr_models.data.pairs import PairDataset
 from sr_models.data.tiles import Layout
-from sr_models.evaluate import Asked, Watch, chosen, evaluate
-from sr_models.results import read_case_results
-from sr_models.summary import gap_of, mean_of
+from sr_models.experiment.evaluate import Asked, Watch, chosen, evaluate
+from sr_models.experiment.results import read_case_results
+from sr_models.experiment.summary import gap_of, mean_of
 
 SHORT = {"steps": 2, "batch": 2, "crop": 16, "warmup": 1}
 PLACE = ["model", "case", "seed", "estimate", "split", "patch", "metric"]
@@ -396,7 +396,7 @@ def test_the_usual_metrics_are_those_that_apply(truth, run):
 
 
 def test_a_patch_too_large_for_one_piece_goes_through_tiles(pipeline):
-    from sr_models.contenders import Batch, Sampler
+    from sr_models.experiment.contenders import Batch, Sampler
 
     loaded = pipeline("resshift", steps=2)
     lr = 0.3 * torch.rand(1, 1, 140, 16, generator=torch.Generator().manual_seed(0))
