@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format types evidence evidence-loss docs build clean
+.PHONY: help demo test test-slow coverage lint format types evidence evidence-loss docs build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,11 @@ test: .venv/.installed ## run the tests
 
 test-slow: .venv/.installed ## run the tests that take long
 	$(BIN)/pytest -m slow
+
+# Commands that tests start as programs of their own do not count.
+coverage: .venv/.installed ## measure which lines the tests run: at least 90 %
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --cov --cov-context=test \
+	  --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: .venv/.installed ## check style and formatting
 	$(BIN)/ruff check .

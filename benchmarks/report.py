@@ -25,6 +25,7 @@ PAGES = (
     "docs/evidence.md",
     "docs/annotate.md",
     "docs/robustness.md",
+    "docs/models.md",
 )
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -128,7 +129,7 @@ def scene_table() -> str:
         "",
         f"CPU time grows as the number of pixels to the power of {found['slope']:.2f} (1 = linear; "
         "log-log, without what starting takes). "
-        f"Two workers: {two['wall_seconds']:.0f} s of wall time instead of "
+        f"Two workers on {list(sizes)[-2]} px: {two['wall_seconds']:.0f} s of wall time instead of "
         f"{one['wall_seconds']:.0f} s ({speed_up:.2f} x), {two['peak_megabytes']} MB each. Reading "
         f"ahead: {reading['cheap_metrics_seconds']:.1f} s instead of "
         f"{reading['cheap_metrics_seconds_without']:.1f} s with MAE, PSNR and SAM, "
@@ -136,8 +137,32 @@ def scene_table() -> str:
         f"{reading['default_suite_seconds_without']:.1f} s with the default suite. "
         f"CPU time per megapixel on the same tiles: {per_megapixel}.",
         "",
-        f"Torch {found['torch']}, {found['cores']} cores shared with other programs (load "
-        f"{min(load):.0f} to {max(load):.0f}), so that wall times are too long by that much.",
+        f"Torch {found['torch']}, {found['cores']} cores, load {min(load):.1f} to "
+        f"{max(load):.1f}, of which the run itself is 1.",
+    ]
+    return "\n".join(lines)
+
+
+def upscale_table() -> str:
+    found = json.loads((RESULTS / "upscale.json").read_text())
+    scene, part = found["scene"], found["part"]
+    lines = [
+        f"A scene of {scene['width']} x {scene['height']} LR pixels, one sample, "
+        f"{found['threads']} threads:",
+        "",
+        "| model | network evaluations | seconds | CPU seconds | peak memory | trace of tiles |",
+        "|---|---|---|---|---|---|",
+    ]
+    for model, row in found["models"].items():
+        lines.append(
+            f"| {model} | {row['nfe']} | {row['seconds']:.0f} | {row['cpu_seconds']:.0f} "
+            f"| {row['peak_megabytes']} MB | {row['tiles_rms']:.1g} |"
+        )
+    lines += [
+        "",
+        f"Trace of tiles: root mean square difference, in reflectance, between {part} x {part} LR "
+        f"pixels made by tiles of {found['tile']} with {found['overlap']} in common and the same "
+        "pixels made at once. Torch " + found["torch"] + ".",
     ]
     return "\n".join(lines)
 
@@ -228,6 +253,7 @@ BLOCKS = {
     "provenance": provenance_table,
     "throughput": throughput_table,
     "scene": evidence_page.or_pending(scene_table),
+    "upscale": evidence_page.or_pending(upscale_table),
     "raters": evidence_page.or_pending(raters_sentence),
     "knn": knn_sentence,
     "unseen": unseen_sentence,

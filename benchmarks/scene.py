@@ -35,7 +35,6 @@ from lpips_sat.sample import make_sample
 RESULT = Path(__file__).parent / "results" / "scene.json"
 FULL = 10_980  # px: a Sentinel-2 tile at 10 m
 SIZES = 4  # each twice as wide as the one before
-SHARED = 4_096  # px: side of the scene that two workers share, two parts
 TILES = (1, 8, 15)  # of 768 px, on which networks are compared
 ROUNDS = 3
 BANDS = ("B04", "B03", "B02")
@@ -82,11 +81,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_sample(folder / "sample")
-        small = enlarge(folder, SHARED if largest == FULL else largest)
-        result["read_ahead"] = compare_reading(folder, sides[1])
-        result["workers"] = {str(n): run(small, "--workers", str(n)) for n in (1, 2)}
-        result["tiles"] = compare_networks(small)
-        remove(small)
+        half = enlarge(folder, sides[-2])
+        result["read_ahead"] = compare_reading(half)
+        result["workers"] = {str(n): run(half, "--workers", str(n)) for n in (1, 2)}
+        result["tiles"] = compare_networks(half)
+        remove(half)
         result["sizes"] = {}
         for side in sides:
             pair = enlarge(folder, side)
@@ -122,16 +121,14 @@ def slope(sizes: dict[str, dict[str, float]]) -> float:
     return round(float(np.polyfit(np.log(pixels), np.log(seconds - start), 1)[0]), 3)
 
 
-def compare_reading(folder: Path, side: int) -> dict[str, float]:
+def compare_reading(pair: list[Path]) -> dict[str, float]:
     """Wall time with and without reading ahead, medians; the metrics are cheap, reading is not."""
-    pair = enlarge(folder, side)
     runs: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(ROUNDS):
         for ahead in runs:
             found = run(pair, "--metrics", "mae,psnr,sam", read_ahead=ahead)
             runs[ahead].append(found["wall_seconds"])
     whole = {ahead: run(pair, read_ahead=ahead)["wall_seconds"] for ahead in runs}
-    remove(pair)
     return {
         "cheap_metrics_seconds": statistics.median(runs[True]),
         "cheap_metrics_seconds_without": statistics.median(runs[False]),
