@@ -155,6 +155,7 @@ def false_alarms(clusters: int, methods: int, level: float = 0.95) -> float:
 def test_equal_methods_are_told_apart_in_at_most_5_studies_of_100_whatever_their_number():
     # 200 studies: standard error 1.5 %; three clusters cannot tell anything apart
     assert false_alarms(clusters=20, methods=2) <= 0.08
+    assert 0.01 <= false_alarms(clusters=6, methods=8) <= 0.08  # few, and yet not too careful
     assert 0.0 < false_alarms(clusters=20, methods=5, level=0.8) <= 0.26
     assert false_alarms(clusters=3, methods=5) <= 0.05
 
@@ -180,6 +181,17 @@ def test_pairing_finds_a_difference_far_below_the_spread_of_the_images():
     assert found.low > 0.1
 
 
+def test_six_clusters_tell_apart_what_all_of_them_say_and_five_never_do():
+    def told_apart(differences: list[float]) -> bool:
+        values = np.stack([np.array(differences), np.zeros(len(differences))], axis=1)
+        return paired_differences(values)[0, 1].told_apart
+
+    # of 64 ways to give six signs, 2 are as far from 0 as equal signs: 3 %; with one against, 6 %
+    assert told_apart([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert not told_apart([-0.1, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert not told_apart([1.0, 1.1, 0.9, 1.0, 1.0])
+
+
 def test_more_methods_widen_the_intervals():
     values = np.random.default_rng(3).normal(0, 1, (80, 6))
     two, six = paired_differences(values[:, :2])[0, 1], paired_differences(values)[0, 1]
@@ -199,7 +211,7 @@ def test_what_cannot_be_bounded_is_not_told_apart():
 
 
 def test_equal_scores_infinite_ones_too_differ_by_exactly_0():
-    column = np.array([inf, 2.0, 3.0, 4.0])
+    column = np.array([inf, 2.0, 3.0, 4.0, 5.0, 6.0])
     found = paired_differences(np.stack([column, column], axis=1))[0, 1]
     assert (found.mean, found.low, found.high, found.told_apart) == (0, 0, 0, False)
 
