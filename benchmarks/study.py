@@ -35,6 +35,10 @@ SHIPPED_SEED = 0
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CASES, GAP, AUDIT = (RESULTS / f"study{kind}" for kind in (".parquet", "-gap.parquet", "-audit"))
+ABOUT = (
+    "The pairs are Sentinel-2's B8A (20 m) and B08 (10 m), see [Pairs of two sensors](pairs.md); "
+    "how everything is measured is on the page [The domain gap](experiment.md)."
+)
 IN_CARDS = ("psnr", "ssim", "lpips-sat")
 
 
@@ -119,8 +123,10 @@ def cards(trainings: Trainings) -> None:
 @click.pass_obj
 def page(trainings: Trainings) -> None:
     made = ["--gap", str(GAP), "--audit", str(AUDIT), *places(trainings)]
-    outputs = ["--markdown", str(ROOT / "docs" / "findings.md")]
-    mindgap("report", str(CASES), *made, *outputs, "--overwrite")
+    path = ROOT / "docs" / "findings.md"
+    mindgap("report", str(CASES), *made, "--markdown", str(path), "--overwrite")
+    title, text = path.read_text().split("\n", 1)
+    path.write_text(f"{title}\n\n{ABOUT}\n{text}")
 
 
 def places(trainings: Trainings) -> list[str]:

@@ -7,7 +7,7 @@ numbers (the same direction of shift, the same noise field). ``tune`` learns fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import WeightsError
 from .distortions import KINDS, distort
 from .patches import SIDE
 from .teacher import STEPPED
@@ -25,7 +26,8 @@ Images = NDArray[np.uint8]
 SEVERITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 THREE_LEVELS = (0.0, 0.5, 1.0)  # of the kinds whose severity has only three
 RUNGS = 3
-# Kinds that are hard to order are drawn so many times as often as the others.
+# Kinds that are hard to order are drawn so many times as often as the others, unless a run says
+# otherwise.
 OFTEN = {"shift": 6, "jpeg": 4, "warp": 4, "nearest": 2, "gan": 2, "jpeg2000": 2}
 # How sharply the hinge of the loss bends, in units of log d.
 BEND = 0.02
@@ -65,18 +67,25 @@ class Ladders:
 
 
 def build_ladders(
-    count: int, draw: Callable[[np.random.Generator], NDArray[np.floating[Any]]], seed: int
+    count: int,
+    draw: Callable[[np.random.Generator], NDArray[np.floating[Any]]],
+    seed: int,
+    often: Mapping[str, float] = OFTEN,
 ) -> Ladders:
     """Random ladders of clean patches that ``draw`` gives; ladder i has its own seed."""
     names = list(KINDS)
-    often = np.array([OFTEN.get(name, 1) for name in names], np.float64)
+    if unknown := sorted(set(often) - set(names)):
+        raise WeightsError(
+            f"ladder_often names {', '.join(unknown)}; the kinds are {', '.join(names)}"
+        )
+    odds = np.array([often.get(name, 1) for name in names], np.float64)
     images = np.empty((count, 1 + RUNGS, SIDE, SIDE, 3), np.uint8)
     kinds, rising = np.empty(count, np.int64), np.empty((count, RUNGS - 1), bool)
     for i in range(count):
         rng = np.random.default_rng([seed, 5, i])
         images[i, 0] = np.round(255 * draw(rng))
         clean = images[i, 0] / np.float32(255)
-        kinds[i] = rng.choice(len(names), p=often / often.sum())
+        kinds[i] = rng.choice(len(names), p=odds / odds.sum())
         kind = names[kinds[i]]
         for j, severity in enumerate(_climb(kind, rng)):
             copy = distort(clean, kind, severity, np.random.default_rng([seed, 6, i]))

@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from .distortions import KINDS, distort
 from .evaluate import to_batch
 from .heads import anchor, set_heads
 from .judgements import Judgements
-from .ladders import Ladders, build_ladders, ladder_loss
+from .ladders import OFTEN, Ladders, build_ladders, ladder_loss
 from .patches import SIDE
 from .teacher import Teacher, fit_teacher, prefer_b
 
@@ -65,6 +65,7 @@ class TuneConfig:
     stretched_share: float = 0.5  # share of patches that are re-stretched
     ladders: int = 0  # ladders per step, see the module of that name
     ladder_pool: int = 12000  # ladders in all
+    ladder_often: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(OFTEN))
     ladder_margin: float = 0.06  # by how much, relatively, a step shall raise the distance
     permuted_share: float = 0.0  # of groups of patches that are shown with their bands permuted
     same_kind_share: float = 0.2  # share of patches whose first two copies are of one kind
@@ -338,7 +339,7 @@ def gather(config: TuneConfig, training: Judgements, sample: Sampler) -> Materia
     ladders = None
     if config.ladders:
         draw = functools.partial(_clean, config, training.ref, sample)
-        ladders = build_ladders(config.ladder_pool, draw, config.seed)
+        ladders = build_ladders(config.ladder_pool, draw, config.seed, config.ladder_often)
     return Material(training, told, pool, ladders)
 
 

@@ -56,8 +56,13 @@ class _Method(click.ParamType[Any]):
 @click.option("--title", help="What raters read on top (default: the name of --out).")
 @click.option("--licence", default="not stated", help="Of the scenes; goes into the cards.")
 @click.option("--who", default="people", show_default=True, help="Who the raters are.")
-@options.radiometry
-@click.option("--composite", type=options.NAMES, help="Three bands to show (default: true colour).")
+@options.radiometry_with("Bands to take, such as B04,B03,B02; names those of files without names.")
+@click.option(
+    "--composite",
+    type=options.NAMES,
+    help="Three bands to show (default: true colour, else the first composite of `lpips-sat info` "
+    "that fits; a single band as grey).",
+)
 @click.option(
     "--black", type=options.NUMBERS, default=(0.0,), help="Values shown black (default: 0)."
 )

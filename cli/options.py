@@ -61,20 +61,27 @@ NAMES = CommaList()
 NAMED = Named()
 NUMBERS = CommaList(float, "NUMBER,...")
 
+BANDS = "Bands to compare, such as B04,B03,B02; names those of files without names."
+
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 
 
 def radiometry(command: F) -> F:
     """Add the options that say what the numbers in the files mean."""
-    return _radiometry(command, "", "")
+    return _radiometry(command, "", "", BANDS)
 
 
-def radiometry_of(side: str, what: str) -> Callable[[F], F]:
+def radiometry_with(bands: str) -> Callable[[F], F]:
+    """Add the same options where nothing is compared; `bands` is the help of `--bands`."""
+    return lambda command: _radiometry(command, "", "", bands)
+
+
+def radiometry_of(side: str, what: str, bands: str) -> Callable[[F], F]:
     """Add the same options for one file alone, as `--SIDE-radiometry`; `what` names it in help."""
-    return lambda command: _radiometry(command, f"{side}-", f"For {what}: ")
+    return lambda command: _radiometry(command, f"{side}-", f"For {what}: ", bands)
 
 
-def _radiometry(command: F, prefix: str, about: str) -> F:
+def _radiometry(command: F, prefix: str, about: str, bands: str) -> F:
     def option(name: str, text: str, *names: str, **settings: Any) -> Callable[[F], F]:
         return click.option(f"--{prefix}{name}", *names, help=about + text, **settings)
 
@@ -87,13 +94,14 @@ def _radiometry(command: F, prefix: str, about: str) -> F:
                 dest,
                 type=click.Choice(list(PRESETS)),
             ),
-            option(
-                "bands",
-                "Bands to compare, such as B04,B03,B02; names those of files without names.",
-                type=NAMES,
-            ),
+            option("bands", bands, type=NAMES),
             option("scale", "value = DN * SCALE + OFFSET.", type=NUMBERS),
-            option("offset", "See --scale; 0 where there is none.", type=NUMBERS),
+            option(
+                "offset",
+                f"What is added after --{prefix}scale; integer files without a declared scale need "
+                f"both (--{prefix}offset 0 if there is none).",
+                type=NUMBERS,
+            ),
             option("nodata", "The DN that means: nothing here.", type=float),
         ]
     ):

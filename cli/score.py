@@ -55,7 +55,10 @@ BETTER = {True: "higher", False: "lower", None: "near 0"}
     help="Weights of a metric: lpips-sat=NAME or a folder of `calibrate`; lpips-alex=FILE.",
 )
 @click.option(
-    "--composite", type=options.NAMES, help="Three bands for LPIPS-Sat to look at (default: RGB)."
+    "--composite",
+    type=options.NAMES,
+    help="Three bands for LPIPS-Sat, LPIPS and DISTS to look at (default: true colour, else the "
+    "first composite of `lpips-sat info` that fits; a single band as grey).",
 )
 @options.radiometry
 @click.option("--mask", help="Raster on the same grid: 0 = leave the pixel out.")

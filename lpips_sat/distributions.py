@@ -29,7 +29,7 @@ class PooledFeatures(nn.Module):
     As in LPIPS-Sat, the features of a position are scaled to unit length, layer by layer.
 
     Args:
-        backbone, radiometry, bands, composite: as of `lpips_sat.LPIPSSat`.
+        backbone: as of `lpips_sat.LPIPSSat`, and so are radiometry, bands and composite.
 
     Call:
         Floating (N, C, H, W), H and W >= 32 -> float32 (N, F). A pixel that is NaN in a band is

@@ -72,6 +72,11 @@ def test_python_snippets_run(code, tmp_path, monkeypatch):
     exec(compile(code, "snippet", "exec"), {})
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")))
+def test_no_formatter_broke_an_include(page):
+    assert "8 < --" not in page.read_text(), "write the fence as ```{.py}"
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
 def test_local_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):

@@ -33,8 +33,8 @@ ELSEWHERE = {
     "mindgap sr": "cli/test_mindgap_sr.py",
     "mindgap data": "sr_models/data",
     "mindgap audit": "sr_models/data",
-    "mindgap evaluate": "sr_models/test_evaluate.py",
-    "mindgap gap": "sr_models/gap",
+    "mindgap evaluate": "sr_models/experiment/test_evaluate.py",
+    "mindgap gap": "sr_models/experiment/gap",
     "mindgap report": "sr_models/report",
 }
 

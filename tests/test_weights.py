@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 from lpips_sat import LPIPSSat, weights
 from lpips_sat.errors import WeightsError
 from lpips_sat.weights import WEIGHTS, cards, shipped
+
+ROOT = Path(__file__).parents[1]
 
 MEGABYTE = 1_000_000
 every_folder = pytest.mark.parametrize("name", shipped())
@@ -56,6 +59,20 @@ def test_a_card_says_that_the_raters_are_not_people(name):
 def test_a_card_holds_the_digest_of_its_weights(name):
     content = (WEIGHTS / name / "model.safetensors").read_bytes()
     assert cards()[name]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_the_bill_of_materials_lists_every_file_of_weights_with_its_digest():
+    bill = json.loads((ROOT / "docs" / "weights.cdx.json").read_text())
+    listed = {
+        next(p["value"] for p in component["properties"] if p["name"] == "file"): component
+        for component in bill["components"]
+    }
+    folders = (ROOT / "lpips_sat" / "weights", ROOT / "sr_models" / "checkpoints")
+    files = [file for folder in folders for file in folder.rglob("*.safetensors")]
+    assert set(listed) == {str(file.relative_to(ROOT)) for file in files}
+    for name, component in listed.items():
+        digest = hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
+        assert component["hashes"] == [{"alg": "SHA-256", "content": digest}], name
 
 
 def test_changed_weights_are_refused_on_loading(tmp_path, monkeypatch):

@@ -51,8 +51,13 @@ def sample(out: Path, overwrite: bool) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder of the set to make."
 )
-@options.radiometry
-@options.radiometry_of("hr", "the HR raster, where it differs")
+@options.radiometry_with(
+    "Bands to pair by name, or those of LR, paired with --hr-bands by position; names those of "
+    "files without names.  [default: those of both]"
+)
+@options.radiometry_of(
+    "hr", "the HR raster, where it differs", "its bands, paired with --bands by position."
+)
 @click.option("--mask", help="Raster of any grid: 0 = leave the pixel out, such as a cloud.")
 @click.option(
     "--sun-zenith",
@@ -126,7 +131,12 @@ def build(
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder of the set to make."
 )
-@click.option("--tile", type=click.IntRange(1), help="Cut images into squares of so many HR px.")
+@click.option(
+    "--tile",
+    type=click.IntRange(1),
+    help="Cut images into squares of so many HR px.  [default: 384 for worldstrat, else whole "
+    "images]",
+)
 @click.option(
     "--min-texture",
     type=click.FloatRange(0),

@@ -24,7 +24,9 @@ from .. import options
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Sampling steps (default: the model's).")
 @click.option("--fast", is_flag=True, help="Take steps of DPM-Solver++ (SR3, SupResDiffGAN).")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the noise."
+)
 @click.option(
     "--num-samples",
     type=click.IntRange(min=1),
@@ -38,7 +40,9 @@ from .. import options
     help="Write the samples' standard deviation to this GeoTIFF.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps ...")
-@options.radiometry
+@options.radiometry_with(
+    "Bands to take, such as B8A; names those of a file without names.  [default: the model's]"
+)
 @options.overwrite
 def sr(
     source: Path,

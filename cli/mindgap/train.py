@@ -86,12 +86,14 @@ def train(
     `mindgap sr --model RUN` takes. Several GPUs: `accelerate launch -m lpips_sat.cli.mindgap
     train ...`.
     """
-    from sr_models.experiment.weights import Material, set_name
+    from sr_models.experiment.weights import Material, Trainings
     from sr_models.profiles import load_profile
 
-    settings = load_profile(model, profile, **{"seed": seed, **assignments(changes)})
+    wanted = assignments(changes)
+    settings = load_profile(model, profile, **{"seed": seed, **wanted})
     material = Material(data, regime, degradation, seed)
-    folder = out or Path("runs") / f"{set_name(data)}-{model}-{regime}-{profile}-{seed}"
+    usual = Trainings(data, profile, wanted, degradation, Path("runs"))
+    folder = out or usual.folder(model, regime, seed)
     with progress(settings.train.steps) as report:
         pipeline = material.train(settings, folder, device=device, report=report)
     click.echo(json.dumps({"run": str(folder), "pipeline": str(pipeline)}))

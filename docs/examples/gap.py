@@ -22,7 +22,9 @@ folder = Path(tempfile.mkdtemp())
 
 # %% [markdown]
 # 1. Cut the two into aligned tiles, split by geography. What their numbers mean is said here; a
-#    mask of clouds goes in with `mask=`.
+#    mask of clouds goes in with `mask=`. Case I degrades images as Sentinel-2 would see them, which
+#    needs its bands at their own pixel size and the sun's zenith angle; for another sensor say
+#    `degradation="bicubic"` in `Asked` below.
 
 # %%
 low, high = (

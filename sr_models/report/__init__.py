@@ -167,8 +167,10 @@ def _of_set(numbers: Numbers, sources: Sources) -> list[Section]:
         numbers, chosen, views.guess, views.exam.about["hr"]["bands"], views.exam.scores.kind
     )
     about = (
-        "Test patches of the first training. All pictures of a patch are stretched alike, by its "
-        "HR image; an error's or a distance's colour means the same in all cases of a patch."
+        "Test patches of the first training. Rows: the image, its absolute error, LPIPS-Sat per "
+        "pixel; the first column holds the HR image above the LR image. Numbers: PSNR and "
+        "LPIPS-Sat. All pictures of a patch are stretched alike, by its HR image; an error's or a "
+        "distance's colour means the same in all cases of a patch."
     )
     if views.absent:
         about += f" Without pictures: {'; '.join(views.absent)}."

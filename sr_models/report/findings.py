@@ -59,12 +59,14 @@ def closing(numbers: Numbers, metric: str) -> str:
     gained, left = (_changes(numbers, metric, cases) for cases in (("III", "II"), ("III", "I")))
     if not gained or not left:
         return ""
-    better = sum(worse(numbers, metric, change) is False for _, change in gained)
+    better, lost = (
+        sum(worse(numbers, metric, change) is bad for _, change in gained) for bad in (False, True)
+    )
     behind = sum(worse(numbers, metric, change) is True for _, change in left)
     stay = "none of them stays" if not behind else f"{behind} of {len(left)} stay"
     return (
         f"{title_of(metric)} on real images when trained on them (III \N{MINUS SIGN} II): "
-        f"{_range(numbers, metric, gained)}; {better} of {len(gained)} gain beyond "
+        f"{_range(numbers, metric, gained)}; {better} of {len(gained)} gain and {lost} lose beyond "
         f"chance. Beside the usual benchmark (III \N{MINUS SIGN} I) {stay} behind: "
         f"{_range(numbers, metric, left)}."
     )
@@ -96,16 +98,22 @@ def ranking(found: Sequence[Agreement]) -> str:
     if not found:
         return ""
     against = sum(len(one.contradictions) for one in found)
-    verdict = "Yes" if against else "Not beyond chance"
+    told = sum(one.alike for one in found) + against
+    taus = ", ".join(f"{fixed(one.tau.mean, 2)} in Case {one.case}" for one in found)
+    tau = f"Kendall's τ of the mean scores: {taus}."
+    if not told:
+        return (
+            f"This table cannot tell: of {found[0].pairs} pairs of models, there is in no case one "
+            f"that both metrics tell apart. {tau}"
+        )
     counts = [
-        f"{one.alike} alike and {len(one.contradictions)} opposite in Case {one.case}"
+        f"{one.alike + len(one.contradictions)} in Case {one.case}, {len(one.contradictions)} of "
+        "them in opposite order"
         for one in found
     ]
-    taus = [f"{fixed(one.tau.mean, 2)} in Case {one.case}" for one in found]
-    return (
-        f"{verdict}. Of {found[0].pairs} pairs of models, both metrics tell apart and order "
-        f"{'; '.join(counts)}. Kendall's τ of the mean scores: {', '.join(taus)}."
-    )
+    verdict = "Yes" if against else "No pair is surely ordered in opposite ways"
+    of = f"Of {found[0].pairs} pairs of models both metrics tell apart {'; '.join(counts)}"
+    return f"{verdict}. {of}. {tau}"
 
 
 def limits(numbers: Numbers) -> list[str]:

@@ -76,4 +76,6 @@ def _image(said: str, folder: str, name: str) -> str:
 
 def _json(name: str, known: object) -> Iterator[str]:
     yield f"## {name}"
+    yield '<details markdown="1"><summary>Versions, data, settings and weights</summary>'
     yield f"```json\n{json.dumps(known, indent=2)}\n```"
+    yield "</details>"

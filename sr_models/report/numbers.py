@@ -82,6 +82,10 @@ class Numbers:
         """None: best at 0, or not known."""
         return self._facts(metric).get("higher_is_better")
 
+    def settings(self, metric: str) -> dict[str, Any]:
+        """How it was computed."""
+        return dict(self._facts(metric).get("settings") or {})
+
     def digits(self, metric: str) -> int:
         """Decimals to write: two of dB, else three significant digits of the largest mean."""
         if self.unit(metric) == "dB":

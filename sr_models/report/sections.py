@@ -88,12 +88,24 @@ def attribution(numbers: Numbers, shares: Shares) -> Section:
         title,
         about="Each factor is turned off in the real test images by a transformation fitted to "
         "training pairs. Its share is its Shapley value, the mean of what that takes away over all "
-        "orders of turning factors off; shares and rest add up to the gap, patch by patch.",
+        "orders of turning factors off; shares and rest add up to the gap, patch by patch. A share "
+        "of the other sign is a difference that helped. Bold: the interval leaves out 0. "
+        f"{_resting(numbers, shares)}",
         tables=[share_table(numbers, metric, shares) for metric in shown],
         figures=[f for m in shown for f in share_figures(numbers, m, by_metric[m])],
         more=[share_table(numbers, m, shares) for m in metrics if m not in shown],
         folded="Other metrics",
     )
+
+
+def _resting(numbers: Numbers, shares: Shares) -> str:
+    """Say on how many trainings the shares rest, if these are not all."""
+    patches, _ = numbers.size()
+    made_of = max(parts[GAP].count for parts in shares.values()) // max(patches, 1)
+    if made_of >= max((numbers.seeds(model) for model in numbers.trained), default=0):
+        return ""
+    which = "the first training" if made_of == 1 else f"the first {made_of} trainings"
+    return f"The shares are those of {which} of each model, the gap above is that of all."
 
 
 def share_table(numbers: Numbers, metric: str, shares: Shares) -> Table:
@@ -122,7 +134,9 @@ def ranking(numbers: Numbers, agreements: Sequence[Agreement]) -> Section:
         f"Does {title_of(PERCEPTION)} rank differently?",
         about="A place such as 1\N{EN DASH}3 says that the data cannot tell these places apart: "
         "the intervals of the paired differences, which hold for all models of a case and metric "
-        "at once, contain 0. Blocks are resampled, trainings averaged. The mean stands below.",
+        "at once, contain 0. They are wider than those of single means: a shared place says that "
+        "this test cannot separate two models, not that they are equal. Trainings are averaged. "
+        "The mean stands in brackets.",
         tables=[table for table in tables if table is not None],
         more=[*([against] if against else []), *more],
         folded="Contradictions, and places under the other metrics",
@@ -142,7 +156,8 @@ def training(curves: Sequence[Curve]) -> Section:
         "Training",
         about="PSNR of one sample on the validation blocks while a model is trained: on synthetic "
         "images and watched on them (Case I), on real ones and watched on those (Case III). "
-        "Dotted: bicubic on the same images. A line is one training.",
+        "Dotted: bicubic on the same images. A line is one training. Validation is looked at a few "
+        "times only: the steps to bicubic are those of the first look that finds a model level.",
         tables=[curves_table(curves)],
         figures=[curves_figure(m, [c for c in curves if c.model == m]) for m in models],
     )

@@ -53,19 +53,29 @@ def gap_table(numbers: Numbers, metric: str) -> Table:
 
 def cost_table(numbers: Numbers) -> Table | None:
     """Network evaluations and seconds of one sample, if they were measured, and the trainings."""
+    heads = {
+        "nfe": (Text("NFE", "network evaluations"), 0),
+        "seconds": (Text("seconds", "per patch"), 2),
+    }
+    costs = {name: {m: _cost(numbers, m, name) for m in numbers.models} for name in COST}
+    known = [name for name in COST if np.isfinite(list(costs[name].values())).any()]
     rows = []
     for model in numbers.models:
-        nfe, seconds = (_cost(numbers, model, metric) for metric in COST)
-        if np.isfinite([nfe, seconds]).any():
-            seeds = Text(str(numbers.seeds(model))) if model in numbers.trained else NONE
-            rows.append([Text(model), Text(fixed(nfe, 0)), Text(fixed(seconds, 2)), seeds])
-    heads = [Text("model"), Text("NFE", "network evaluations"), Text("seconds", "per patch")]
-    return Table("Cost of one sample", [*heads, Text("trainings")], rows) if rows else None
+        values = [Text(fixed(costs[name][model], heads[name][1])) for name in known]
+        seeds = Text(str(numbers.seeds(model))) if model in numbers.trained else NONE
+        rows.append([Text(model), *values, seeds])
+    columns = [Text("model"), *(heads[name][0] for name in known), Text("trainings")]
+    return Table("Cost of one sample", columns, rows) if known else None
 
 
 def metric_title(numbers: Numbers, metric: str) -> str:
-    """A metric's name, unit and direction."""
-    facts = [numbers.unit(metric), BETTER[numbers.higher_is_better(metric)]]
+    """A metric's name, unit, peak and direction."""
+    peak = numbers.settings(metric).get("data_range")
+    facts = [
+        numbers.unit(metric),
+        f"peak {peak:g}" if peak else "",
+        BETTER[numbers.higher_is_better(metric)],
+    ]
     return f"{title_of(metric)} ({', '.join(filter(None, facts))})"
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
 from lpips_sat.calibration.distortions import KINDS, distort
@@ -14,6 +15,7 @@ from lpips_sat.calibration.ladders import (
     severities,
     worse,
 )
+from lpips_sat.errors import WeightsError
 
 
 def sample(rng: np.random.Generator) -> np.ndarray:
@@ -55,6 +57,19 @@ def test_built_ladders_start_clean_repeat_and_say_where_the_squared_error_rises(
     error = ((built.images[:, 1:] / 255.0 - built.images[:, :1] / 255.0) ** 2).mean((2, 3, 4))
     np.testing.assert_array_equal(built.rising, np.diff(error, axis=1) > 0)
     assert built.rising.mean() > 0.9
+
+
+def test_kinds_are_drawn_as_often_as_asked():
+    others = dict.fromkeys(KINDS, 0.0)
+    ladders = build_ladders(40, sample, seed=1, often={**others, "shift": 3, "jpeg": 1})
+    names = [list(KINDS)[kind] for kind in ladders.kind]
+    assert set(names) == {"shift", "jpeg"}
+    assert 20 < names.count("shift") < 40  # of 40, 30 are expected
+
+
+def test_an_unknown_kind_is_refused_by_name():
+    with pytest.raises(WeightsError, match="ladder_often names shfit; the kinds are blur, "):
+        build_ladders(1, sample, seed=1, often={"shfit": 3})
 
 
 def test_the_loss_is_0_beyond_the_margin_and_grows_with_what_is_missing():

@@ -17,8 +17,8 @@ from tests.sr_models.data.conftest import SMALL
 PAGE = (Path(__file__).parents[3] / "docs" / "pairs.md").read_text()
 COMMANDS = [
     line.removeprefix("mindgap ")
-    for block in re.findall(r"```console\n(.*?)```", PAGE, flags=re.S)
-    for line in re.findall(r"^\$ (mindgap .*)", block.replace("\\\n", ""), flags=re.M)
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.S)
+    for line in re.findall(r"^(mindgap .*)", block.replace("\\\n", ""), flags=re.M)
 ]
 # the sample scenes are large: tests/sr_models/data/test_sample_pairs.py builds them
 RUN = [c for c in COMMANDS if not c.startswith("data sample")]

@@ -131,11 +131,11 @@ def test_sentences_name_the_extremes_with_their_numbers(results, attribution):
     assert f"least sr3 {MINUS}5.20 dB" in said
     assert f"bicubic, which learned nothing, {MINUS}5.00 dB" in said
     assert "3 of 3 trained models lose beyond chance" in said
-    assert f"+4.20 (sr3) to +5.00 ({escaped(HOSTILE)}) dB; 3 of 3 gain beyond chance" in said
+    assert f"+4.20 (sr3) to +5.00 ({escaped(HOSTILE)}) dB; 3 of 3 gain and 0 lose" in said
     assert "3 of 3 stay behind" in said
     assert f"radiometry {MINUS}3.50 dB (70 %), MTF {MINUS}1.00 dB (20 %)" in said
     assert "registration +0.10 dB" in said
-    assert "Yes. Of 6 pairs of models, both metrics tell apart and order 3 alike and 3" in said
+    assert "Yes. Of 6 pairs of models both metrics tell apart 6 in Case I, 3 of them in" in said
     assert "τ of the mean scores: 0.00 in Case I, " in said
 
 
@@ -156,7 +156,10 @@ def test_limits_are_those_of_the_set(numbers):
 
 
 def test_cost_is_that_of_one_sample(numbers):
-    assert [text.value for text in texts(cost_table(numbers))["sr3"]] == ["20", "\N{EN DASH}", "3"]
+    assert [text.value for text in texts(cost_table(numbers))["sr3"]] == [
+        "20",
+        "3",
+    ]  # seconds were not measured
 
 
 def test_the_course_of_trainings_is_summed_up():
