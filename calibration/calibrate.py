@@ -6,13 +6,11 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
@@ -70,28 +68,6 @@ def _begin(metric: LPIPSSat) -> LPIPSSat:
         metric.card.clear()
         metric.card["backbone"] = known
     return metric
-
-
-def mean_of(metrics: Sequence[LPIPSSat]) -> LPIPSSat:
-    """The mean of the weights of metrics that began alike (Wortsman et al. 2022, "Model soups").
-
-    Its card is that of the first, and names all of them.
-    """
-    first, *others = metrics
-    states = [metric.state_dict() for metric in metrics]
-    shapes = [{key: value.shape for key, value in state.items()} for state in states]
-    if any(other != shapes[0] for other in shapes[1:]):
-        raise WeightsError("only weights of one network have a mean: the --backbone differ")
-    if others:
-        mean = {key: torch.stack([state[key] for state in states]).mean(dim=0) for key in shapes[0]}
-        first.load_state_dict(mean)
-        about = [metric.card.get("backbone", {}) for metric in metrics]
-        first.card["backbone"] = {
-            **about[0],
-            "name": "mean of " + ", ".join(str(known.get("name", "?")) for known in about),
-            "sha256": [known.get("sha256") for known in about],
-        }
-    return first
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:

@@ -16,7 +16,7 @@ def annotate() -> None:
     """Collect perceptual judgements on your own scenes, with a page for your raters."""
 
 
-class _Method(click.ParamType[Any]):
+class _Method(options.ParamType):
     """`NAME=FOLDER` -> (name, folder)."""
 
     name = "NAME=FOLDER"

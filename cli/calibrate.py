@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--backbone",
-    "backbones",
     required=True,
-    multiple=True,
-    help="Folder of a pretraining run or of weights, or a name: default, timm:resnet18, ... Of "
-    "several the mean of the weights is taken.",
+    help="Folder of a pretraining run, or a name: default, timm:resnet18, ...",
 )
 @click.option(
     "--checkpoint",
@@ -53,7 +50,7 @@ if TYPE_CHECKING:
 @options.overwrite
 def calibrate(
     judgements: tuple[Path, ...],
-    backbones: tuple[str, ...],
+    backbone: str,
     checkpoint: str | None,
     name: str | None,
     out: Path,
@@ -85,7 +82,7 @@ def calibrate(
         check_output(heads, overwrite=overwrite)
     first, *others = (read_choices(path) for path in judgements)
     trials = Judgements.join([first, *(other.split()[0] for other in others)])
-    metric = maker.mean_of([maker.load_backbone(source, checkpoint) for source in backbones])
+    metric = maker.load_backbone(backbone, checkpoint)
     name = name or out.name
     if tune is None or eurosat is None:
         table = maker.calibrate(metric, trials, name=name, out=out)

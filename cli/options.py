@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -16,11 +16,16 @@ from ..radiometry import PRESETS, RadiometryOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+if TYPE_CHECKING:  # not generic before click 8.3
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType
+
 # Progress and messages for people; stdout carries results only.
 stderr = Console(stderr=True)
 
 
-class CommaList(click.ParamType[Any]):
+class CommaList(ParamType):
     """`a,b,c` -> ("a", "b", "c"), each converted by `item`."""
 
     def __init__(self, item: Callable[[str], Any] = str, name: str = "NAME,...") -> None:
@@ -42,7 +47,7 @@ class CommaList(click.ParamType[Any]):
         return tuple(items)
 
 
-class Named(click.ParamType[Any]):
+class Named(ParamType):
     """`name=value` -> ("name", "value")."""
 
     name = "NAME=VALUE"

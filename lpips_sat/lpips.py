@@ -36,7 +36,10 @@ from .weights import STATE_FILE, WEIGHTS, check_shipped, shipped
 MIN_SIZE = 32
 CONFIG_FILE = "config.json"
 # Arguments of from_pretrained that say where and how to download.
-HUB_ARGUMENTS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+HUB_ARGUMENTS = (
+    *("revision", "cache_dir", "force_download", "local_files_only", "token"),
+    *("proxies", "resume_download"),  # of huggingface_hub before 1.0
+)
 
 
 class LPIPSSat(nn.Module, PyTorchModelHubMixin):

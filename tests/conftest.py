@@ -15,12 +15,13 @@ import pandas as pd
 import pytest
 import rasterio
 from affine import Affine
-from click.testing import CliRunner, Result
+from click.testing import Result
 from rasterio.errors import NotGeoreferencedWarning
 from scipy.ndimage import gaussian_filter
 
 from lpips_sat.cli import main
 from lpips_sat.cli.mindgap import main as mindgap_main
+from tests.cli_runner import cli_runner
 
 Array = npt.NDArray[Any]
 
@@ -91,7 +92,7 @@ def run() -> Callable[..., Result]:
     """Run `lpips-sat ARGS` in this process; stdout and stderr stay apart."""
 
     def call(*args: object) -> Result:
-        return CliRunner().invoke(main, [str(arg) for arg in args], prog_name="lpips-sat")
+        return cli_runner().invoke(main, [str(arg) for arg in args], prog_name="lpips-sat")
 
     return call
 
@@ -101,7 +102,7 @@ def mindgap() -> Callable[..., Result]:
     """Run `mindgap ARGS` in this process."""
 
     def call(*args: object) -> Result:
-        return CliRunner().invoke(mindgap_main, [str(a) for a in args], prog_name="mindgap")
+        return cli_runner().invoke(mindgap_main, [str(a) for a in args], prog_name="mindgap")
 
     return call
 

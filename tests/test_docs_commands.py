@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from lpips_sat.cli import main as lpips_sat
 from lpips_sat.cli.mindgap import main as mindgap
 from lpips_sat.sample import make_sample
+from tests.cli_runner import cli_runner
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = {"lpips-sat": lpips_sat, "mindgap": mindgap}
@@ -100,7 +100,7 @@ def files(put, textured, tmp_path_factory):
         patch.chdir(folder)
         for method in METHODS:
             words = ["score", method, "references", "--metrics", "mae,ssim"]
-            done = CliRunner().invoke(lpips_sat, [*words, "--out", f"{method}.parquet"])
+            done = cli_runner().invoke(lpips_sat, [*words, "--out", f"{method}.parquet"])
             assert done.exit_code == 0, done.output
     return folder
 
@@ -126,7 +126,7 @@ def test_a_command_runs_as_it_stands_on_the_page(
     for out in outputs:
         (folder / out).unlink(missing_ok=True)
     monkeypatch.chdir(folder)
-    done = CliRunner().invoke(PROGRAMS[program], words, prog_name=program)
+    done = cli_runner().invoke(PROGRAMS[program], words, prog_name=program)
     assert done.exit_code == 0, done.output
     assert done.stdout.strip() or outputs
     assert all((folder / out).is_file() for out in outputs)

@@ -107,12 +107,12 @@ def ranking(found: Sequence[Agreement]) -> str:
             f"that both metrics tell apart. {tau}"
         )
     counts = [
-        f"{one.alike + len(one.contradictions)} in Case {one.case}, {len(one.contradictions)} of "
-        "them in opposite order"
+        f"{one.alike + len(one.contradictions)} in Case {one.case} "
+        f"({len(one.contradictions)} in opposite order)"
         for one in found
     ]
     verdict = "Yes" if against else "No pair is surely ordered in opposite ways"
-    of = f"Of {found[0].pairs} pairs of models both metrics tell apart {'; '.join(counts)}"
+    of = f"Of {found[0].pairs} pairs of models both metrics tell apart {', '.join(counts)}"
     return f"{verdict}. {of}. {tau}"
 
 

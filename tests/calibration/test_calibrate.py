@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from lpips_sat import __version__
 from lpips_sat.backbones import build_backbone
 from lpips_sat.calibration import evaluate, heads
-from lpips_sat.calibration.calibrate import calibrate, leave_one_source_out, load_backbone, mean_of
+from lpips_sat.calibration.calibrate import calibrate, leave_one_source_out, load_backbone
 from lpips_sat.calibration.judgements import read_judgements
 from lpips_sat.errors import WeightsError
 from lpips_sat.lpips import LPIPSSat
@@ -210,24 +210,6 @@ def test_an_unfinished_pretraining_is_refused(pretrained):
     (pretrained / "backbone.safetensors").unlink()
     with pytest.raises(WeightsError, match="no finished pretraining run"):
         load_backbone(str(pretrained))
-
-
-def test_the_mean_of_two_is_halfway_between_them_and_names_both():
-    first, second = (LPIPSSat("pyramid", backbone_config=CONFIG) for _ in range(2))
-    for value, metric in enumerate((first, second)):
-        metric.card["backbone"] = {"name": f"run {value}", "sha256": str(value)}
-        for parameter in metric.parameters():
-            parameter.data.fill_(value)
-    mean = mean_of([first, second])
-    assert all((parameter == 0.5).all() for parameter in mean.parameters())
-    assert mean.card["backbone"] == {"name": "mean of run 0, run 1", "sha256": ["0", "1"]}
-
-
-def test_weights_of_two_networks_have_no_mean():
-    other = {"widths": [4, 6], "depth": 1}
-    both = [LPIPSSat("pyramid", backbone_config=config) for config in (CONFIG, other)]
-    with pytest.raises(WeightsError, match="only weights of one network have a mean"):
-        mean_of(both)
 
 
 def test_an_unknown_backbone_is_refused():

@@ -15,20 +15,21 @@ import pandas as pd
 import pytest
 import rasterio
 import torch
-from click.testing import CliRunner
 from torch.nn import functional as F
 
 from lpips_sat import LpipsSatError
 from lpips_sat.cli.mindgap import main
 from lpips_sat.errors import ResultsError, UnknownMetricError
-from sr_models import cards, exam, foreign, registry, training
-from sr_models import evaluate as module
+from sr_models import cards, registry, training
 from sr_models.data.build import Source, build_pairs
 from sr_models.data.pairs import PairDataset
 from sr_models.data.tiles import Layout
+from sr_models.experiment import evaluate as module
+from sr_models.experiment import exam, foreign
 from sr_models.experiment.evaluate import Asked, Watch, chosen, evaluate
 from sr_models.experiment.results import read_case_results
 from sr_models.experiment.summary import gap_of, mean_of
+from tests.cli_runner import cli_runner
 
 SHORT = {"steps": 2, "batch": 2, "crop": 16, "warmup": 1}
 PLACE = ["model", "case", "seed", "estimate", "split", "patch", "metric"]
@@ -415,7 +416,7 @@ def mindgap(truth, tmp_path, monkeypatch):
 
     def call(*args):
         words = ["evaluate", *map(str, args)]
-        return CliRunner().invoke(main, words, prog_name="mindgap")
+        return cli_runner().invoke(main, words, prog_name="mindgap")
 
     return call
 

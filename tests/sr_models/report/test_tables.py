@@ -135,7 +135,7 @@ def test_sentences_name_the_extremes_with_their_numbers(results, attribution):
     assert "3 of 3 stay behind" in said
     assert f"radiometry {MINUS}3.50 dB (70 %), MTF {MINUS}1.00 dB (20 %)" in said
     assert "registration +0.10 dB" in said
-    assert "Yes. Of 6 pairs of models both metrics tell apart 6 in Case I, 3 of them in" in said
+    assert "Yes. Of 6 pairs of models both metrics tell apart 6 in Case I (3 in opposite" in said
     assert "τ of the mean scores: 0.00 in Case I, " in said
 
 

@@ -5,18 +5,18 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
 from lpips_sat.cli.mindgap import main
 from sr_models.data.degradation import sentinel2
 from sr_models.experiment.gap import STATES
 from sr_models.experiment.results import CaseResults, read_case_results, write_case_results
+from tests.cli_runner import cli_runner
 
 SHORT = ("steps=4", "batch=2", "crop=16", "looks=2", "checkpoint_every=4")
 
 
 def mindgap(*args):
-    return CliRunner().invoke(main, [str(a) for a in args], prog_name="mindgap")
+    return cli_runner().invoke(main, [str(a) for a in args], prog_name="mindgap")
 
 
 @pytest.fixture(scope="module")
