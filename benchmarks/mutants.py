@@ -19,8 +19,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
 import click
 from coverage import CoverageData
@@ -52,19 +55,27 @@ class Mutant:
 @click.command()
 @click.option("--count", default=100, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def main(count: int, seed: int) -> None:
+@click.option("--jobs", default=2, show_default=True, help="Mutants at a time.")
+def main(count: int, seed: int, jobs: int) -> None:
     ran = tests_by_line(ROOT / ".coverage")
     found = [m for file in source_files() for m in mutants(file) if ran.get((m.file, m.line))]
     sample = random.Random(seed).sample(found, count)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        tree = copy_tree(Path(folder) / "tree")
-        for number, mutant in enumerate(sample, 1):
-            tests = sorted(ran[mutant.file, mutant.line])
-            rows.append(
-                {**asdict(mutant), "tests": len(tests), "killed": killed(tree, mutant, tests)}
-            )
-            print(number, rows[-1], flush=True)
+    trees: Queue[Path] = Queue()
+
+    def judge(mutant: Mutant) -> dict[str, Any]:
+        tree, tests = trees.get(), sorted(ran[mutant.file, mutant.line])
+        try:
+            dead = killed(tree, mutant, tests)
+        finally:
+            trees.put(tree)
+        row = {**asdict(mutant), "tests": len(tests), "killed": dead}
+        print(row, flush=True)
+        return row
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        for number in range(jobs):
+            trees.put(copy_tree(Path(folder) / str(number)))
+        rows = list(pool.map(judge, sample))
     survivors = [row for row in rows if not row["killed"]]
     result = {
         "seed": seed,
