@@ -78,7 +78,7 @@ def measure(study: Study, *, think: tuple[float, float] = THINK) -> dict[str, An
         "median_milliseconds": median,
         "p99_milliseconds": late,
         "server_cpu_milliseconds_per_vote": round(1000 * (spent[1] - own[1]) / len(seconds), 1),
-        "cpu_of_others": max(0.0, round(others / wall / (os.cpu_count() or 1), 2)),
+        "cpu_of_others": round(others / wall / (os.cpu_count() or 1), 2),
     }
 
 

@@ -133,8 +133,9 @@ def peak_megabytes(network: nn.Module) -> int:
     held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     with torch.inference_mode():
         network(x, y)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return round((peak - held) / 1e6)
+    # VmHWM: ru_maxrss of a child is never below that of the process that started it
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return round((int(status["VmHWM"].split()[0]) * 1024 - held) / 1e6)
 
 
 def score_scene() -> dict[str, float]:

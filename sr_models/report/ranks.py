@@ -82,7 +82,8 @@ def rank_table(numbers: Numbers, metrics: list[str]) -> Table:
         for model in numbers.rivals
     ]
     columns = [Text("model"), *(Text(title_of(metric), f"Case {case}") for case, metric in found)]
-    return Table("Places of the models", columns, rows)
+    of = f" by {title_of(metrics[0])}" if len(metrics) == 1 else ""
+    return Table(f"Places of the models{of}", columns, rows)
 
 
 def agreement(numbers: Numbers, case: str) -> Agreement | None:

@@ -175,6 +175,16 @@ def test_no_cases_and_single_values_make_a_page_too(tables, tmp_path):
     assert "<article" not in text
 
 
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_one_value_alone_stands_in_the_middle_of_its_chart(tables, value):
+    table = tables["smooth"]
+    same = Results(table.table.assign(PSNR=value), table.provenance)
+    chart = next(chart for chart in charts({"smooth": same}) if chart.metric == "PSNR")
+    (bar,) = chart.strips[0].bars
+    assert bar[0] == pytest.approx(50)
+    assert chart.strips[0].mean == 50
+
+
 def test_outputs_are_kept_and_unfit_tables_refused(tables, scored, tmp_path, run):
     out = tmp_path / "r.html"
     out.write_text("mine")
