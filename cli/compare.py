@@ -45,6 +45,7 @@ def compare(tables: tuple[Path, ...], common: bool, level: float, seed: int, as_
     """
     from ..compare import compare as compare_tables
     from ..results import read_results
+    from ..stats import least_clusters
 
     if len(tables) < 2:
         raise click.UsageError("give two tables or more")
@@ -59,6 +60,9 @@ def compare(tables: tuple[Path, ...], common: bool, level: float, seed: int, as_
     console = Console(highlight=False, emoji=False)
     for metric in found:
         console.print(Group(_standings(metric, level), _duels(metric, level), ""))
+    least, most = least_clusters(level), max((metric.clusters for metric in found), default=0)
+    if most < least:
+        console.print(f"{100 * level:g} % needs {least} scenes or more to tell anything apart.")
 
 
 def _standings(metric: MetricComparison, level: float) -> Table:

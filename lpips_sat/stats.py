@@ -5,6 +5,7 @@ Tiles of one scene are not independent, scenes are: whole clusters are resampled
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -203,8 +204,7 @@ def paired_differences(
         }
     finite = [k for k, column in enumerate(columns) if np.isfinite(column).all()]
     index = _cluster_index(clusters, len(data))
-    # The data's own signs and their opposite are 2 of 2^C.
-    if not finite or 2.0 ** -index.max() > 1 - level:
+    if not finite or index.max() + 1 < least_clusters(level):
         return found
     counts = np.bincount(index).astype(np.float64)
     by_pair = [np.bincount(index, weights=columns[k]) for k in finite]
@@ -221,6 +221,14 @@ def paired_differences(
         reach = critical * spread if spread > 0 else 0.0
         found[pairs[k]] = Difference(float(mean), float(mean - reach), float(mean + reach))
     return found
+
+
+def least_clusters(level: float = 0.95) -> int:
+    """How many clusters `paired_differences` needs to tell anything apart.
+
+    The signs that C clusters have and their opposite are 2 of 2^C ways.
+    """
+    return 1 + math.ceil(math.log2(1 / (1 - level)) - 1e-9)
 
 
 def _mean_and_error(

@@ -140,6 +140,16 @@ def test_the_command_prints_tables_and_json(run, tmp_path):
     assert found["metrics"][0]["standings"][0]["method"] == "b"
 
 
+def test_the_command_says_when_the_scenes_are_too_few(run, tmp_path):
+    paths = [tmp_path / name for name in ("a.csv", "b.csv")]
+    for seed, path in enumerate(paths):
+        few = table(seed)
+        write_results(Results(few.table.head(5), few.provenance), path)
+    said = "95 % needs 6 scenes or more to tell anything apart."
+    assert said in run("compare", *paths).stdout
+    assert "scenes or more" not in run("compare", *paths, "--level", 0.8).stdout
+
+
 def test_the_command_refuses_what_it_cannot_compare(run, tmp_path):
     path = tmp_path / "a.parquet"
     write_results(table(0), path)

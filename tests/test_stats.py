@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from lpips_sat.errors import MetricInputError
-from lpips_sat.stats import bootstrap_crossed, bootstrap_mean, paired_differences, summarise
+from lpips_sat.stats import (
+    bootstrap_crossed,
+    bootstrap_mean,
+    least_clusters,
+    paired_differences,
+    summarise,
+)
 
 
 def clustered(
@@ -190,6 +196,7 @@ def test_six_clusters_tell_apart_what_all_of_them_say_and_five_never_do():
     assert told_apart([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     assert not told_apart([-0.1, 2.0, 3.0, 4.0, 5.0, 6.0])
     assert not told_apart([1.0, 1.1, 0.9, 1.0, 1.0])
+    assert [least_clusters(level) for level in (0.5, 0.8, 0.9375, 0.95, 0.99)] == [2, 4, 5, 6, 8]
 
 
 def test_more_methods_widen_the_intervals():
