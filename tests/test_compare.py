@@ -144,7 +144,7 @@ def test_the_command_says_when_the_scenes_are_too_few(run, tmp_path):
     paths = [tmp_path / name for name in ("a.csv", "b.csv")]
     for seed, path in enumerate(paths):
         few = table(seed)
-        write_results(Results(few.table.head(5), few.provenance), path)
+        write_results(Results(few.table.head(15), few.provenance), path)
     said = "95 % needs 6 scenes or more to tell anything apart."
     assert said in run("compare", *paths).stdout
     assert "scenes or more" not in run("compare", *paths, "--level", 0.8).stdout
