@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +83,7 @@ def _standings(metric: MetricComparison, level: float) -> Table:
             str(low) if low == high else f"{low}-{high}",
             escape(line.method),
             f"{mean.mean:.4f}",
-            interval(mean.low, mean.high),
+            options.interval(mean.low, mean.high),
             f"{line.summary.median:.4f}",
         )
     return table
@@ -102,7 +101,7 @@ def _duels(metric: MetricComparison, level: float) -> Table:
         table.add_row(
             f"{escape(duel.first)} - {escape(duel.second)}",
             f"{difference.mean:+.4f}",
-            interval(difference.low, difference.high),
+            options.interval(difference.low, difference.high),
             f"{duel.wins.mean:.0%}",
             _verdict(metric, duel),
         )
@@ -114,9 +113,3 @@ def _verdict(metric: MetricComparison, duel: Duel) -> str:
         return "not told apart"
     first = (duel.difference.mean > 0) == bool(metric.higher_is_better)
     return f"{escape(duel.first if first else duel.second)} is better"
-
-
-def interval(low: float, high: float) -> str:
-    """`[low, high]`, or a dash where there is none."""
-    known = math.isfinite(low) and math.isfinite(high)
-    return escape(f"[{low:.4f}, {high:.4f}]") if known else "-"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..radiometry import PRESETS, RadiometryOptions
@@ -180,6 +181,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
+
+
+def interval(low: float, high: float, form: str = ".4f") -> str:
+    """`[low, high]` as markup, or a dash where it is not bounded."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return escape(f"[{low:{form}}, {high:{form}}]") if known else "-"
 
 
 def path_argument(name: str, **options: Any) -> Callable[[F], F]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -176,11 +175,10 @@ def _table(results: Results) -> Table:
     better = {True: "higher", False: "lower", None: "near 0"}
     for name, found in _summary(results)["metrics"].items():
         mean = found["mean"]
-        known = math.isfinite(mean["low"])
         table.add_row(
             escape(name),
             f"{mean['mean']:.4f}" if mean["count"] else "undefined",
-            escape(f"[{mean['low']:.4f}, {mean['high']:.4f}]") if known else "-",
+            options.interval(mean["low"], mean["high"]),
             f"{found['median']:.4f}" if mean["count"] else "-",
             found["unit"],
             better[found["higher_is_better"]],

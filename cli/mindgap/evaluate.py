@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -239,7 +238,5 @@ def _metric(results: CaseResults, name: str) -> str:
 
 def _shown(cell: Cell) -> tuple[str, str]:
     """The mean and its interval; a dash where there is none."""
-    interval, digits = cell.interval, 2 if cell.metric in (*COARSE, "nfe") else 4
-    mean, low, high = (f"{v:.{digits}f}" for v in (interval.mean, interval.low, interval.high))
-    known = math.isfinite(interval.low) and math.isfinite(interval.high)
-    return mean, escape(f"[{low}, {high}]") if known else "-"
+    found, form = cell.interval, ".2f" if cell.metric in (*COARSE, "nfe") else ".4f"
+    return f"{found.mean:{form}}", options.interval(found.low, found.high, form)

@@ -255,8 +255,8 @@ def _cell(interval: Interval | None, metric: str) -> str:
         return ""
     if math.isnan(interval.mean):
         return "undefined"
-    digits = 2 if metric in COARSE else 4
-    mean = f"{interval.mean:+.{digits}f}"
+    form = "+.2f" if metric in COARSE else "+.4f"
+    mean = f"{interval.mean:{form}}"
     if not math.isfinite(interval.low):
         return mean
-    return f"{mean}\n" + escape(f"[{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]")
+    return f"{mean}\n{options.interval(interval.low, interval.high, form)}"
