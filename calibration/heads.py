@@ -29,6 +29,8 @@ from .judgements import Judgements
 TINY = 1e-6
 # References whose round trips fix the scale.
 ANCHORS = 512
+# A line search may try any step: beyond this, exp would overflow and the search never return.
+LARGEST = 50.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Ratio(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Logits (n,) that B is preferred."""
-        return self.gamma.exp() * (torch.log(a + TINY) - torch.log(b + TINY))
+        return _exp(self.gamma) * (torch.log(a + TINY) - torch.log(b + TINY))
 
 
 class Difference(Ratio):
@@ -69,7 +71,7 @@ class Difference(Ratio):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Logits (n,) that B is preferred."""
-        return self.gamma.exp() * (a - b)
+        return _exp(self.gamma) * (a - b)
 
 
 class RankingNet(nn.Module):
@@ -126,7 +128,7 @@ def fit(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        w = log_w.exp()
+        w = _exp(log_w)
         logit = prefers_b(a @ w, b @ w)
         losses = F.binary_cross_entropy_with_logits(logit, share_b.double(), reduction="none")
         loss = (weight.double() * losses).mean() + strength * log_w.square().mean()
@@ -135,6 +137,10 @@ def fit(
 
     optimiser.step(closure)
     return (log_w.detach().exp() / scale.double()).float()
+
+
+def _exp(log: Tensor) -> Tensor:
+    return log.clamp(-LARGEST, LARGEST).exp()
 
 
 def left_out(

@@ -52,7 +52,7 @@ class Commands(click.Group):
             raise
         except Exception as error:
             if ctx.params.get("verbose"):
-                traceback.print_exc()
+                click.echo(traceback.format_exc(), err=True, nl=False)
             elif isinstance(error, LpipsSatError):
                 click.echo(f"Error: {error}", err=True)
             else:

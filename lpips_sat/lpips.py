@@ -223,7 +223,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> LPIPSSat:
-        """Load a folder that ``save_pretrained`` wrote, or a repository of the hub.
+        """Load a folder that ``save_pretrained`` wrote, shipped weights, or a hub repository.
 
         ``kwargs`` are the hub's (``revision``, ``token``, ...) and this class's; the latter replace
         what was saved. Whatever is missing, damaged or made for another network is a WeightsError.
@@ -231,6 +231,9 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         if "bands" in kwargs:  # the composite that was saved belongs to the bands that were saved
             kwargs.setdefault("composite", None)
         source = str(pretrained_model_name_or_path)
+        if source in shipped() and not Path(source).is_dir():
+            check_shipped(source)
+            source = str(WEIGHTS / source)
         try:
             return super().from_pretrained(source, **kwargs)
         except LpipsSatError:

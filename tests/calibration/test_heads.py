@@ -232,3 +232,12 @@ def test_anchored_heads_score_1_for_a_bicubic_round_trip(metric, pictures):
     assert scores.std() > 0.01
     flat = torch.cat(list(metric.heads))
     torch.testing.assert_close(flat / flat.sum(), weights / weights.sum())
+
+
+@pytest.mark.parametrize("form", [heads.Ratio, heads.Difference])
+@pytest.mark.parametrize("tried", [1e4, -1e4])
+def test_the_wildest_step_of_a_line_search_has_a_finite_loss(form, tried):
+    prefers_b = form()
+    prefers_b.gamma.data.fill_(tried)
+    of_a, of_b = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 1.0, 0.5])
+    assert torch.isfinite(prefers_b(of_a.double(), of_b.double())).all()

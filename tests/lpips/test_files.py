@@ -141,6 +141,12 @@ def test_arguments_replace_what_was_saved(saved):
     assert torch.equal(loaded(pred, ref), make_tiny(bands=("B08",))(pred, ref))
 
 
+def test_shipped_weights_load_by_their_name(offline):
+    loaded = LPIPSSat.from_pretrained("lin", radiometry="display")
+    x, y = pair()
+    assert torch.equal(loaded(x, y), LPIPSSat("lin", radiometry="display")(x, y))
+
+
 @pytest.mark.parametrize("name", ["no-such-weights", "nobody/no-such-weights", "/no such/folder"])
 def test_weights_that_are_nowhere_are_one_line_that_names_them(offline, name):
     with pytest.raises(WeightsError, match=f"cannot load '{name}'.*save_pretrained") as caught:
