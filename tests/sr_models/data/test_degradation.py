@@ -193,6 +193,8 @@ def test_blind_draws_within_its_ranges_for_both_directions():
         (lambda: sentinel2(("B04",), factor=2, sun_zenith=95), r"sun_zenith must be in \[0, 90\)"),
         (lambda: Physical(2, mtf=(1.2,), **NOISELESS), r"expected MTF in \(0, 1\)"),
         (lambda: Physical(2, mtf=(0.3, 0.3), **NOISELESS), "for each band"),
+        (lambda: Physical(2, mtf=(0.3,), shot_share=1.5, **NOISELESS), "shot_share in"),
+        (lambda: Physical(2, mtf=(0.3,), shot_share=-0.1, **NOISELESS), "shot_share in"),
         (lambda: Physical(1, mtf=(0.3,), hr_mtf=(0.1,), **NOISELESS), "blurrier than"),
         (lambda: Blind(2, mtf=(0.5, 0.1)), "low <= high"),
         (lambda: Bicubic(2)(np.zeros((1, 5, 4)), rng()), "multiples of the factor"),
