@@ -9,19 +9,16 @@ learns from two sides at once, in the form that ``heads`` fits, P(B preferred) =
    patch is: all pairs of copies are compared, as a soft vote and as a difference (Hinton et al.
    2015, "Distilling the knowledge in a neural network").
 
-Kinds the teacher does not know (the sensor kinds) come as two severities of one kind, which must be
-ordered. If asked to, it also climbs ladders of all kinds (see ``ladders``), whose steps must each
-raise the distance. Patches are chips, the scene, and references of training trials, half of them
-re-stretched. One step is a pure function of (weights, optimiser, seed, step): a resumed run equals
-an uninterrupted one.
+If asked to, it also climbs ladders of all kinds (see ``ladders``), whose steps must each raise the
+distance, and at the end it fits the heads alone, on everything at once (`polish`). One step is a
+pure function of (weights, optimiser, seed, step): a resumed run equals an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,114 +30,18 @@ from torch.nn import functional as F
 
 from ..backbones import runs
 from ..backbones.features import unit_vectors
-from ..backbones.pretrain import jitter
 from ..backbones.runs import Sampler
-from ..errors import WeightsError
 from ..lpips import LPIPSSat
-from .distortions import KINDS, distort
 from .evaluate import to_batch
 from .heads import anchor, set_heads
 from .judgements import Judgements
-from .ladders import OFTEN, Ladders, build_ladders, ladder_loss
-from .patches import SIDE
-from .teacher import Teacher, fit_teacher, prefer_b
+from .ladders import ladder_loss
+from .material import Material, Pool, Rows, TuneConfig, gather
 
 Images = NDArray[np.uint8]
 TINY = 1e-5
-
-
-@dataclasses.dataclass(frozen=True)
-class TuneConfig:
-    """Everything that decides a tuning run; read from a TOML file."""
-
-    seed: int = 0
-    steps: int = 3000
-    trials: int = 12  # training trials per step
-    patches: int = 20  # clean patches per step, each with its copies
-    copies: int = 4
-    crop: int = SIDE  # side of the part that is shown of the patches of the pool
-    pool: int = 14000  # clean patches in all; steps draw from them, turned and flipped
-    scene_share: float = 0.25  # of the patches that are no references: share from the scene
-    reference_share: float = 0.4  # share of patches that are references of training trials
-    stretched_share: float = 0.5  # share of patches that are re-stretched
-    ladders: int = 0  # ladders per step, see the module of that name
-    ladder_pool: int = 12000  # ladders in all
-    ladder_often: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(OFTEN))
-    ladder_margin: float = 0.06  # by how much, relatively, a step shall raise the distance
-    permuted_share: float = 0.0  # of groups of patches that are shown with their bands permuted
-    same_kind_share: float = 0.2  # share of patches whose first two copies are of one kind
-    ladder_share: float = 0.15  # share of patches with two copies of a kind unknown to the teacher
-    learning_rate: float = 4e-3
-    head_rate: float = 2e-2
-    weight_decay: float = 1e-4
-    warmup: int = 50
-    teacher_strength: float = 3.0
-    trial_teacher_weight: float = 0.5
-    difference_weight: float = 0.5
-    ladder_weight: float = 10.0
-    level_weight: float = 0.05
-    checkpoint_every: int = 250
-
-
-@dataclasses.dataclass(frozen=True)
-class Pool:
-    """Clean patches (n, 1 + copies, H, W, 3), the first clean, and what is known of the copies.
-
-    ``disutility`` (n, copies) is the teacher's, NaN for kinds it does not know; ``kind`` and
-    ``severity`` have the same shape.
-    """
-
-    images: Images
-    kind: NDArray[np.int64]
-    severity: NDArray[np.float64]
-    disutility: NDArray[np.float64]
-
-
-def build_pool(config: TuneConfig, teacher: Teacher, references: Images, sample: Sampler) -> Pool:
-    """Distorted copies of clean patches with the teacher's opinion; patch i has its own seed."""
-    images = np.empty((config.pool, 1 + config.copies, SIDE, SIDE, 3), np.uint8)
-    kind = np.empty((config.pool, config.copies), np.int64)
-    severity = np.empty((config.pool, config.copies))
-    names = list(KINDS)
-    known = [names.index(name) for name in teacher.kinds]
-    if len(known) < config.copies:
-        raise WeightsError(
-            f"copies = {config.copies}, but the judgements show only {len(known)} kinds of "
-            "distortion; lower copies"
-        )
-    unknown = sorted(set(range(len(names))) - set(known))
-    for i in range(config.pool):
-        rng = np.random.default_rng([config.seed, 1, i])
-        clean = _clean(config, references, sample, rng)
-        images[i, 0] = np.round(255 * clean)
-        kind[i] = rng.permutation(known)[: config.copies]
-        if rng.uniform() < config.same_kind_share:
-            kind[i, 1] = kind[i, 0]
-        if unknown and rng.uniform() < config.ladder_share:
-            kind[i, -2:] = rng.choice(unknown)
-        severity[i] = rng.uniform(size=config.copies)
-        for j in range(config.copies):
-            copy = distort(images[i, 0] / np.float32(255), names[kind[i, j]], severity[i, j], rng)
-            images[i, 1 + j] = np.round(255 * copy)
-    columns = [
-        teacher.disutility(
-            [names[k] for k in kind[:, j]], severity[:, j], images[:, 0], images[:, 1 + j]
-        )
-        for j in range(config.copies)
-    ]
-    return Pool(images, kind, severity, np.stack(columns, axis=1))
-
-
-def _clean(
-    config: TuneConfig, references: Images, sample: Sampler, rng: np.random.Generator
-) -> NDArray[np.floating[Any]]:
-    if rng.uniform() < config.reference_share:
-        patch: NDArray[np.floating[Any]] = references[rng.integers(len(references))] / np.float32(
-            255
-        )
-    else:
-        patch = sample(rng)
-    return jitter(patch, rng) if rng.uniform() < config.stretched_share else patch
+# So many patches of the pool, and so many ladders, polish the heads, beside all trials.
+POLISHED = 3000
 
 
 class Student(nn.Module):
@@ -170,31 +71,13 @@ class Student(nn.Module):
             columns.append((unit[:, 1:] - unit[:, :1]).square().mean(dim=(3, 4)))
         return torch.cat(columns, dim=2)
 
-    def log_distances(self, groups: Tensor) -> Tensor:
-        """Log distances of every copy (n, k)."""
-        return torch.log(self.distances(groups) @ self.weights + TINY)
-
     def forward(self, groups: Tensor) -> Tensor:
-        """The scores gamma log d of every copy (n, k)."""
-        return self.log_gamma.exp() * self.log_distances(groups)
+        """Log distances of every copy (n, k)."""
+        return self.weighted(self.distances(groups))
 
-
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """What a run learns from: trials with the teacher's disutilities (n, 2), pool, ladders."""
-
-    trials: Judgements
-    disutility: NDArray[np.float64]
-    pool: Pool
-    ladders: Ladders | None
-
-    def draw(self, config: TuneConfig, step: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Rows of trials and of the pool that ``step`` uses."""
-        rng = np.random.default_rng([config.seed, 2, step])
-        return (
-            rng.choice(len(self.trials), config.trials, replace=False),
-            rng.choice(len(self.pool.images), config.patches, replace=False),
-        )
+    def weighted(self, distances: Tensor) -> Tensor:
+        """(n, k, sum C) -> log distances (n, k)."""
+        return torch.log(distances @ self.weights + TINY)
 
 
 def _turned(groups: Sequence[Images], rng: np.random.Generator, permuted: float = 0.0) -> Tensor:
@@ -224,36 +107,47 @@ def tune_loss(
     config: TuneConfig, student: Student, material: Material, step: int, device: str
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one step, and its parts for the log."""
-    rows, picks = material.draw(config, step)
+    trials, picks = material.draw(config, step)
     rng = np.random.default_rng([config.seed, 3, step])
-    trials, pool = material.trials, material.pool
-    sides = [np.stack([trials.ref[i], trials.a[i], trials.b[i]]) for i in rows]
-    of_sides = student(_turned(sides, rng).to(device))
-    shown = [_cropped(pool.images[i], config.crop, rng) for i in picks]
-    of_copies = student(_turned(shown, rng, config.permuted_share).to(device))
+    permuted, climbed = config.permuted_share, picks[:0]
+    seen = [student(_turned([material.sides(i) for i in trials], rng).to(device))]
+    shown = [_cropped(material.pool.images[i], config.crop, rng) for i in picks]
+    seen.append(student(_turned(shown, rng, permuted).to(device)))
+    if material.ladders is not None:
+        climbed = rng.choice(len(material.ladders.images), config.ladders, replace=False)
+        shown = [material.ladders.images[i] for i in climbed]
+        seen.append(student(_turned(shown, rng, permuted).to(device)))
+    return loss_of(config, student, material, Rows(trials, picks, climbed), seen)
+
+
+def loss_of(
+    config: TuneConfig,
+    student: Student,
+    material: Material,
+    rows: Rows,
+    seen: Sequence[Tensor],
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss and its parts, from the log distances of sides, copies and rungs of ``rows``."""
+    trials, device = material.trials, seen[0].device
 
     def tensor(values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.asarray(values)).float().to(device)
 
+    of_sides, of_copies = (student.log_gamma.exp() * log for log in seen[:2])
     logit = of_sides[:, 0] - of_sides[:, 1]
-    told = tensor(material.disutility[rows, 0] - material.disutility[rows, 1])
-    weight = tensor(trials.weight[rows])
-    votes = tensor(trials.share_b[rows])
+    of_a, of_b = material.disutility[rows.trials].T
+    told = tensor(of_a - of_b)
+    weight, votes = tensor(trials.weight[rows.trials]), tensor(trials.share_b[rows.trials])
     parts = {
         "votes": F.binary_cross_entropy_with_logits(logit, votes, weight=weight),
         "trials": config.trial_teacher_weight
         * F.binary_cross_entropy_with_logits(logit, told.sigmoid()),
-        **_pool_loss(config, student, pool, picks, of_copies, tensor),
+        **_pool_loss(config, student, material.pool, rows.pool, of_copies, tensor),
     }
     if material.ladders is not None:
-        climbed = rng.choice(len(material.ladders.images), config.ladders, replace=False)
-        shown = [material.ladders.images[i] for i in climbed]
-        climbing = _turned(shown, rng, config.permuted_share).to(device)
-        parts["ladders"] = config.ladder_weight * ladder_loss(
-            student.log_distances(climbing),
-            tensor(material.ladders.rising[climbed]),
-            config.ladder_margin,
-        )
+        rising = tensor(material.ladders.rising[rows.ladders])
+        climbing = ladder_loss(seen[2], rising, config.ladder_margin)
+        parts["ladders"] = config.ladder_weight * climbing
     loss = torch.stack(list(parts.values())).sum()
     return loss, {name: float(value.detach()) for name, value in parts.items()}
 
@@ -318,7 +212,36 @@ def tune(
         lambda step: tune_loss(config, student, material, step, device),
         report,
     )
+    polish(config, student, material, device)
     return finish(config, metric, student, training)
+
+
+def polish(config: TuneConfig, student: Student, material: Material, device: str) -> None:
+    """``config.polish`` steps of the heads alone, each on all of `POLISHED` at once.
+
+    A step of a run sees a few dozen images, and the heads follow that noise; here they settle. The
+    features stay, so that the distances per channel are the same in every step.
+    """
+    if not config.polish:
+        return
+    rows, ladders = material.first(POLISHED), material.ladders
+    shown = [[material.sides(i) for i in rows.trials], material.pool.images[rows.pool]]
+    shown += [] if ladders is None else [ladders.images[rows.ladders]]
+    with torch.no_grad():
+        distances = [
+            torch.cat([student.distances(to_batch(group)[None].to(device)) for group in groups])
+            for groups in shown
+        ]
+    heads = [student.log_weight, student.log_gamma, student.offset]
+    optimiser = torch.optim.Adam(heads, lr=config.head_rate)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.polish)
+    for _ in range(config.polish):
+        seen = [student.weighted(columns) for columns in distances]
+        loss, _ = loss_of(config, student, material, rows, seen)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        falling.step()
 
 
 def _start(metric: LPIPSSat, training: Judgements, sample: Sampler) -> dict[str, str]:
@@ -329,18 +252,6 @@ def _start(metric: LPIPSSat, training: Judgements, sample: Sampler) -> dict[str,
         "votes": runs.fingerprint([training.table.to_csv().encode()]),
         "patches": runs.fingerprint_of(sample),
     }
-
-
-def gather(config: TuneConfig, training: Judgements, sample: Sampler) -> Material:
-    """Fit the teacher, build the pool; deterministic."""
-    teacher = fit_teacher(training, strength=config.teacher_strength)
-    told = np.stack(prefer_b(teacher, training), axis=1)
-    pool = build_pool(config, teacher, training.ref, sample)
-    ladders = None
-    if config.ladders:
-        draw = functools.partial(_clean, config, training.ref, sample)
-        ladders = build_ladders(config.ladder_pool, draw, config.seed, config.ladder_often)
-    return Material(training, told, pool, ladders)
 
 
 def _optimiser(config: TuneConfig, student: Student) -> torch.optim.Optimizer:

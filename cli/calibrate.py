@@ -109,8 +109,9 @@ def _tune(
 ) -> dict[str, Any]:
     """Tune ``metric`` in the folder ``run``; returns what the card says of it."""
     from ..backbones.runs import read_config
+    from ..calibration.material import TuneConfig
     from ..calibration.patches import PatchSource, read_eurosat, read_scene
-    from ..calibration.tune import TuneConfig, tune
+    from ..calibration.tune import tune
 
     settings = read_config(TuneConfig, config)
     chips = read_eurosat(eurosat, download=download)

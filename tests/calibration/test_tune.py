@@ -11,9 +11,11 @@ import torch
 
 from lpips_sat.backbones.runs import read_config
 from lpips_sat.calibration.calibrate import load_backbone, save
+from lpips_sat.calibration.evaluate import to_batch
 from lpips_sat.calibration.judgements import Judgements, read_judgements
+from lpips_sat.calibration.material import TuneConfig, build_pool, gather
 from lpips_sat.calibration.teacher import cross_validate, fit_teacher
-from lpips_sat.calibration.tune import TuneConfig, _cropped, _turned, build_pool, tune
+from lpips_sat.calibration.tune import Student, _cropped, _turned, loss_of, polish, tune
 from lpips_sat.errors import OutputExistsError, WeightsError
 from lpips_sat.lpips import LPIPSSat
 
@@ -120,6 +122,43 @@ def test_ladders_pull_the_steps_of_a_kind_apart(trials, tmp_path):
     tune_tiny(tmp_path / "run", trials, config)
     missing = pd.read_csv(tmp_path / "run" / "log.csv")["ladders"]
     assert missing.iloc[-5:].mean() < 0.9 * missing.iloc[:5].mean()
+
+
+def test_polishing_moves_the_heads_alone_and_lowers_the_loss_on_everything(trials):
+    config = replace(TINY, ladders=4, ladder_pool=12, polish=40)
+    material = gather(config, trials.split()[0], sample)
+    metric = untrained()
+    student = Student(metric.backbone, sum(metric.channels))
+
+    def loss():
+        rows = material.first(100)
+        groups = [
+            np.stack([material.sides(i) for i in rows.trials]),
+            material.pool.images,
+            material.ladders.images,
+        ]
+        seen = [student(torch.stack([to_batch(group) for group in of])) for of in groups]
+        return float(loss_of(config, student, material, rows, seen)[0].detach())
+
+    before = loss()
+    polish(config, student, material, "cpu")
+    assert loss() < 0.98 * before
+    for name, value in untrained().backbone.state_dict().items():
+        assert torch.equal(value, metric.backbone.state_dict()[name]), name
+
+
+def test_every_step_of_a_ladder_counts_if_all_are_asked_for(trials):
+    def flat(rng):
+        return np.clip(0.5 + 0.01 * rng.standard_normal((64, 64, 3)), 0, 1)
+
+    config = replace(TINY, ladders=4, ladder_pool=60, reference_share=0.0)
+    config = replace(config, ladder_often={"jpeg": 400})
+    some, every = (
+        gather(replace(config, ladder_all=every), trials, flat).ladders for every in (False, True)
+    )
+    assert not some.rising.all()
+    assert every.rising.all()
+    assert np.array_equal(some.images, every.images)
 
 
 def test_parts_and_orders_of_bands_are_those_of_the_whole_group():
