@@ -26,6 +26,7 @@ PAGES = (
     "docs/annotate.md",
     "docs/robustness.md",
     "docs/models.md",
+    "docs/pairs.md",
 )
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -235,6 +236,21 @@ def faults_table() -> str:
     return "\n".join(lines)
 
 
+def pairs_table() -> str:
+    found = json.loads((RESULTS / "pairs.json").read_text())
+    lines = [
+        "| set | shift, LR px | gain | offset | correlation | HR / LR at Nyquist | outside |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found.items():
+        lines.append(
+            f"| `{name}` | {row['shift']:.2f} | {row['gain']:.3f} | {row['offset']:+.4f} "
+            f"| {row['correlation']:.3f} | {row['mtf_0.5']:.2f} "
+            f"| {row['outside']} of {row['pairs']} |"
+        )
+    return "\n".join(lines)
+
+
 def cases_table() -> str:
     from sr_models.experiment.results import read_case_results
     from sr_models.report import tables
@@ -250,6 +266,7 @@ BLOCKS = {
     "cases": evidence_page.or_pending(cases_table),
     "study": study_table,
     "rebuild": rebuild_table,
+    "pairs": pairs_table,
     "agreement": agreement_table,
     "provenance": provenance_table,
     "throughput": throughput_table,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ...errors import OutputExistsError
 from ...outputs import check_output
@@ -75,13 +74,7 @@ def sr(
     loaded = load_model(model, device=device)
     if fast:
         loaded.fast = True  # type: ignore[attr-defined] # a model without it ignores it
-    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
-    with Progress(
-        *columns,
-        console=options.stderr,
-        transient=True,
-        disable=not options.stderr.is_terminal,
-    ) as bar:
+    with options.progress() as bar:
         task = bar.add_task("super-resolving", total=None)
         result = upscale_scene(
             source,
