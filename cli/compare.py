@@ -64,11 +64,15 @@ def compare(tables: tuple[Path, ...], common: bool, level: float, seed: int, as_
         console.print(f"{100 * level:g} % needs {least} scenes or more to tell anything apart.")
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _standings(metric: MetricComparison, level: float) -> Table:
     unit = f", {metric.unit}" if metric.unit else ""
     table = Table(
         title=f"{escape(metric.metric)}{unit} - {BETTER[metric.higher_is_better]}; "
-        f"{metric.images} rows of {metric.clusters} scenes",
+        f"{_count(metric.images, 'row')} of {_count(metric.clusters, 'scene')}",
         title_style="bold",
         title_justify="left",
     )

@@ -88,6 +88,8 @@ def test_charts_count_every_finite_score(tables):
         for strip, table in zip(chart.strips, tables.values(), strict=True):
             scores = table.scored[chart.metric]
             heights = sum(height for *_, height in strip.bars)
+            feet = [y + height for _, y, _, height in strip.bars]
+            assert feet == pytest.approx([30] * len(feet), abs=0.02)  # all stand on the ground
             unit = 30 / max(
                 np.histogram(
                     t.scored[chart.metric],
