@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import evidence_page
 
@@ -69,9 +70,19 @@ def provenance_table() -> str:
     for name, card in cards().items():
         for key, value in card.items():
             if key not in ("name", "evidence", "by_group"):
+                value = lineage(value) if key == "backbone" else value
                 shown = json.dumps(value) if isinstance(value, dict) else str(value)
                 lines.append(f"| {name}: {key} | {shown} |")
     return "\n".join(lines)
+
+
+def lineage(backbone: dict[str, Any]) -> str:
+    """The weights that a backbone comes from, each from the next."""
+    parts = backbone.get("mean_of", [])
+    own = " and ".join(lineage(part).split(" from ")[0] for part in parts)
+    own = f"the mean of {own}" if parts else f"`{backbone['name']}` {backbone['sha256'][:12]}"
+    before = parts[0].get("backbone") if parts else backbone.get("backbone")
+    return f"{own} from {lineage(before)}" if before else own
 
 
 def throughput_table() -> str:

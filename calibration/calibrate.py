@@ -6,11 +6,13 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
@@ -59,6 +61,27 @@ def load_backbone(source: str, checkpoint: str | None = None) -> LPIPSSat:
     )
     metric.backbone.load_state_dict(load_file(weights))
     return metric
+
+
+def mean_of(metrics: Sequence[LPIPSSat]) -> LPIPSSat:
+    """One metric with the mean of the weights of several that began as one.
+
+    Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves
+    accuracy without increasing inference time".
+    """
+    first, *others = metrics
+    if not others:
+        return first
+    states = [metric.state_dict() for metric in metrics]
+    shapes = [{key: value.shape for key, value in state.items()} for state in states]
+    if any(other != shapes[0] for other in shapes[1:]):
+        raise WeightsError("only weights of one network have a mean; these are of several")
+    mean = {key: torch.stack([state[key] for state in states]).mean(dim=0) for key in states[0]}
+    first.load_state_dict(mean)
+    parts = [metric.card.get("backbone", {}) for metric in metrics]
+    alike = {key: value for key, value in parts[0].items() if key in ("raters", "licence")}
+    first.card["backbone"] = {"name": "the mean of several", **alike, "mean_of": parts}
+    return first
 
 
 def _begin(metric: LPIPSSat) -> LPIPSSat:

@@ -200,7 +200,7 @@ def tune(
     runs.claim(out, config, _start(metric, training, sample))
     material = gather(config, training, sample)
     student = Student(metric.backbone, sum(metric.channels)).requires_grad_(True).to(device)
-    earlier = metric.card.get("backbone", {}).get("tuning")
+    earlier = metric.card.get("backbone", {}).keys() & {"tuning", "mean_of"}
     tuned = torch.cat([*metric.heads]) if earlier else None
     _start_heads(config, student, material, device, tuned)
     optimiser = _optimiser(config, student)

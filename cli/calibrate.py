@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 @click.option(
     "--backbone",
     required=True,
-    help="Folder of a pretraining run, or a name: default, timm:resnet18, ...",
+    multiple=True,
+    help="Folder of a pretraining run or of weights, or a name: default, timm:resnet18, ... Given "
+    "several times: the mean of their weights.",
 )
 @click.option(
     "--checkpoint",
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 @options.overwrite
 def calibrate(
     judgements: tuple[Path, ...],
-    backbone: str,
+    backbone: tuple[str, ...],
     checkpoint: str | None,
     name: str | None,
     out: Path,
@@ -82,7 +84,7 @@ def calibrate(
         check_output(heads, overwrite=overwrite)
     first, *others = (read_choices(path) for path in judgements)
     trials = Judgements.join([first, *(other.split()[0] for other in others)])
-    metric = maker.load_backbone(backbone, checkpoint)
+    metric = maker.mean_of([maker.load_backbone(source, checkpoint) for source in backbone])
     name = name or out.name
     if tune is None or eurosat is None:
         table = maker.calibrate(metric, trials, name=name, out=out)

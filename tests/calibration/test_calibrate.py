@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from lpips_sat import __version__
 from lpips_sat.backbones import build_backbone
 from lpips_sat.calibration import evaluate, heads
-from lpips_sat.calibration.calibrate import calibrate, leave_one_source_out, load_backbone
+from lpips_sat.calibration.calibrate import calibrate, leave_one_source_out, load_backbone, mean_of
 from lpips_sat.calibration.judgements import read_judgements
 from lpips_sat.errors import WeightsError
 from lpips_sat.lpips import LPIPSSat
@@ -215,6 +215,21 @@ def test_an_unfinished_pretraining_is_refused(pretrained):
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(WeightsError, match="unknown backbone 'resnet'"):
         load_backbone("resnet")
+
+
+def test_the_mean_of_weights_names_what_it_is_of(made, pretrained):
+    metrics = [load_backbone(str(folder)) for folder in (made[0], made[0], pretrained)]
+    states = [{k: v.clone() for k, v in metric.state_dict().items()} for metric in metrics]
+    mean = mean_of(metrics)
+    for name, value in mean.state_dict().items():
+        expected = (2 * states[0][name].double() + states[2][name].double()) / 3
+        torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-7)
+    assert [part.get("name") for part in mean.card["backbone"]["mean_of"]] == ["mine", "mine", None]
+
+
+def test_weights_of_two_networks_have_no_mean(made):
+    with pytest.raises(WeightsError, match="only weights of one network have a mean"):
+        mean_of([load_backbone(str(made[0])), load_backbone("default")])
 
 
 # --- the command
