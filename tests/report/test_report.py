@@ -11,7 +11,7 @@ import pytest
 
 from lpips_sat import LPIPSSat, open_pair
 from lpips_sat.errors import OutputExistsError, RasterError, ResultsError
-from lpips_sat.report import write_report
+from lpips_sat.report import palette, write_report
 from lpips_sat.report.cases import best_and_worst, choose
 from lpips_sat.report.charts import charts
 from lpips_sat.report.notes import notes
@@ -175,6 +175,11 @@ def test_no_cases_and_single_values_make_a_page_too(tables, tmp_path):
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "∞" in text
     assert "<article" not in text
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_colours_of_the_page_are_written_out(dark):
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in palette(dark=dark).values())
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])

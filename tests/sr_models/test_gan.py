@@ -107,6 +107,15 @@ def test_the_discriminator_learns_to_tell_them_apart():
     assert rival.accuracy > 0.6  # so that it is shown more noise by now
 
 
+def test_every_level_of_the_discriminator_halves_the_resolution():
+    sides = []
+    rival = Discriminator(1, (2, 3, 4)).eval()
+    for layer in rival.layers:
+        layer.register_forward_hook(lambda layer, given, out: sides.append(out.shape[-1]))
+    rival(torch.zeros(1, 2, 32, 32))
+    assert list(dict.fromkeys(sides)) == [32, 16, 8, 4, 1]
+
+
 def test_the_official_discriminator_has_its_published_size():
     count = sum(p.numel() for p in Discriminator(3).parameters())
     assert count == pytest.approx(5.2e6, rel=0.02)

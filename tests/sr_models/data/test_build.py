@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import rasterio
 from affine import Affine
+from PIL import Image
 from rasterio.warp import transform as to_crs
 
 from lpips_sat import LpipsSatError
@@ -69,6 +70,13 @@ def test_what_is_said_is_what_is_there(built):
     assert files == named | {"dataset.json", "manifest.parquet", "preview.png"}
     assert (table["reliability"] > 0.9).all()  # the same content
     assert table[["shift_x", "shift_y"]].abs().median().max() <= 0.06
+
+
+def test_the_preview_shows_the_images_in_many_greys(built):
+    folder, *_ = built
+    pixels = np.asarray(Image.open(folder / "preview.png"))
+    grey = pixels[(pixels == pixels[..., :1]).all(axis=2)][:, 0]
+    assert len(np.unique(grey)) > 100
 
 
 def test_bands_are_paired_by_name_whatever_their_order(tmp_path, scene):
