@@ -151,14 +151,10 @@ class Material:
             rng.choice(len(self.pool.images), config.patches, replace=False),
         )
 
-    def first(self, count: int) -> Rows:
-        """All trials, and the first ``count`` of the pool and of the ladders."""
+    def everything(self) -> Rows:
+        """All trials, patches and ladders."""
         ladders = 0 if self.ladders is None else len(self.ladders.images)
-        return Rows(
-            np.arange(len(self.trials)),
-            np.arange(min(count, len(self.pool.images))),
-            np.arange(min(count, ladders)),
-        )
+        return Rows(*(np.arange(n) for n in (len(self.trials), len(self.pool.images), ladders)))
 
 
 def gather(config: TuneConfig, training: Judgements, sample: Sampler) -> Material:

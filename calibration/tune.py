@@ -40,8 +40,6 @@ from .material import Material, Pool, Rows, TuneConfig, gather
 
 Images = NDArray[np.uint8]
 TINY = 1e-5
-# So many patches of the pool, and so many ladders, polish the heads, beside all trials.
-POLISHED = 3000
 
 
 class Student(nn.Module):
@@ -217,14 +215,14 @@ def tune(
 
 
 def polish(config: TuneConfig, student: Student, material: Material, device: str) -> None:
-    """``config.polish`` steps of the heads alone, each on all of `POLISHED` at once.
+    """``config.polish`` steps of the heads alone, each on everything at once.
 
     A step of a run sees a few dozen images, and the heads follow that noise; here they settle. The
     features stay, so that the distances per channel are the same in every step.
     """
     if not config.polish:
         return
-    rows, ladders = material.first(POLISHED), material.ladders
+    rows, ladders = material.everything(), material.ladders
     shown = [[material.sides(i) for i in rows.trials], material.pool.images[rows.pool]]
     shown += [] if ladders is None else [ladders.images[rows.ladders]]
     with torch.no_grad():
