@@ -2,6 +2,7 @@
 
     make coverage                         # which test runs which line, into .coverage
     python benchmarks/mutants.py          # a sample of 100; writes results/mutants.json
+    python benchmarks/mutants.py --again  # its survivors once more, with the tests of today
 
 A change (a comparison turned, a sign, a number, an `and`, a `not`) is drawn from all of lpips_sat
 and sr_models with the seed. The tests that ran its line run in a copy of the tree until one fails:
@@ -20,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -56,14 +57,22 @@ class Mutant:
 @click.option("--count", default=100, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=2, show_default=True, help="Mutants at a time.")
-def main(count: int, seed: int, jobs: int) -> None:
+@click.option("--again", is_flag=True, help="Judge the survivors of the last sample again.")
+def main(count: int, seed: int, jobs: int, again: bool) -> None:
     ran = tests_by_line(ROOT / ".coverage")
     found = [m for file in source_files() for m in mutants(file) if ran.get((m.file, m.line))]
     sample = random.Random(seed).sample(found, count)
+    if again:
+        last = json.loads(RESULT.read_text())
+        seed, count = last["seed"], last["mutants"]
+        names = [field.name for field in fields(Mutant)]
+        sample = [Mutant(**{name: row[name] for name in names}) for row in last["survivors"]]
     trees: Queue[Path] = Queue()
 
     def judge(mutant: Mutant) -> dict[str, Any]:
         tree, tests = trees.get(), sorted(ran[mutant.file, mutant.line])
+        if again:  # whole modules: what was added to them since is not in .coverage
+            tests = sorted({test.split("::")[0] for test in tests})
         try:
             dead = killed(tree, mutant, tests)
         finally:
@@ -170,12 +179,12 @@ def copy_tree(tree: Path) -> Path:
     return tree
 
 
-def chosen(tests: list[str], stem: str) -> list[str]:
+def chosen(tree: Path, tests: list[str], stem: str) -> list[str]:
     """The file's own test module whole, and `OTHERS` of the other tests, evenly spaced.
 
     Whole, because a line that a shared fixture ran counts for the first test that used it.
     """
-    own = {module for test in tests if (module := test.split("::")[0]).endswith(f"/test_{stem}.py")}
+    own = {str(path.relative_to(tree)) for path in tree.glob(f"tests/**/test_{stem}.py")}
     others = [test for test in tests if test.split("::")[0] not in own]
     return sorted(own) + others[:: max(1, -(-len(others) // OTHERS))]
 
@@ -189,7 +198,7 @@ def killed(tree: Path, mutant: Mutant, tests: list[str]) -> bool:
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
-            [*command, *chosen(tests, path.stem)],
+            [*command, *chosen(tree, tests, path.stem)],
             cwd=tree, env=environment, timeout=SECONDS, capture_output=True, text=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -124,6 +124,15 @@ def test_a_large_raster_is_the_mean_over_blocks_by_their_valid_pixels(monkeypatc
         assert tiled[f"opensr-{name}"] == pytest.approx(mean, abs=1e-9)
 
 
+def test_a_score_that_a_block_does_not_have_counts_no_pixel():
+    def score(sr, hr, lr, mask):
+        return torch.tensor([[1.0, torch.nan]], dtype=torch.float64)
+
+    x = torch.rand(1, 1, 64, 64)
+    sums = opensr._sums(score, 2, x, x, lr=torch.rand(1, 1, 16, 16))
+    assert sums.tolist() == [[64 * 64, 0, 64 * 64, 0]]
+
+
 def test_a_tile_too_thin_to_score_has_no_score(files, run, tmp_path):
     sr, hr, lr = files
     out = tmp_path / "rows.csv"

@@ -10,6 +10,7 @@ from lpips_sat.validity import (
     masked_sum,
     ratio_or_nan,
     safe_sqrt,
+    soft_fill,
 )
 
 
@@ -143,3 +144,16 @@ def test_a_ratio_over_zero_is_nan_with_a_zero_gradient_and_leaves_its_neighbours
     assert ratio[0] == 1.5
     assert ratio[1:].isnan().all()
     assert numerator.grad.tolist() == [0.5, 0.0, 0.0]
+
+
+def test_masked_pixels_become_the_mean_of_their_valid_neighbours():
+    x, valid = image(1, 2, 40, 48), mask(1, 1, 40, 48, share=0.3)
+    valid[..., 20:, :] = False
+    filled = soft_fill(x, valid)
+    assert torch.equal(filled.masked_select(valid), x.masked_select(valid))
+    for row, col, radius in ((21, 30, 4), (34, 20, 16)):
+        window = (slice(row - radius, row + radius + 1), slice(col - radius, col + radius + 1))
+        near = valid[0, 0][window]
+        means = x[0][:, *window][:, near].double().mean(dim=1)
+        torch.testing.assert_close(filled[0, :, row, col].double(), means, rtol=1e-5, atol=1e-6)
+    assert torch.equal(soft_fill(x, torch.zeros_like(valid)).unique(), torch.tensor([0.4]))
