@@ -35,7 +35,8 @@ def test_nothing_shipped_needs_unpickling():
 
 def ancestry(card: dict) -> list[dict]:
     """A card and those of the weights that these were made from."""
-    return [card, *(ancestry(card["backbone"]) if "backbone" in card else [])]
+    before = [*card.get("mean_of", []), *([card["backbone"]] if "backbone" in card else [])]
+    return [card, *(older for made_from in before for older in ancestry(made_from))]
 
 
 @every_folder
