@@ -158,7 +158,7 @@ class Material:
 
 
 def gather(config: TuneConfig, training: Judgements, sample: Sampler) -> Material:
-    """Fit the teacher, build the pool; deterministic."""
+    """Fit the teacher, build the pool and the ladders; deterministic."""
     teacher = fit_teacher(training, strength=config.teacher_strength)
     told = np.stack(prefer_b(teacher, training), axis=1)
     pool = build_pool(config, teacher, training.ref, sample)

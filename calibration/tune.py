@@ -222,9 +222,9 @@ def polish(config: TuneConfig, student: Student, material: Material, device: str
     """
     if not config.polish:
         return
-    rows, ladders = material.everything(), material.ladders
-    shown = [[material.sides(i) for i in rows.trials], material.pool.images[rows.pool]]
-    shown += [] if ladders is None else [ladders.images[rows.ladders]]
+    rows = material.everything()
+    shown = [[material.sides(i) for i in rows.trials], material.pool.images]
+    shown += [] if material.ladders is None else [material.ladders.images]
     with torch.no_grad():
         distances = [
             torch.cat([student.distances(to_batch(group)[None].to(device)) for group in groups])
