@@ -223,7 +223,7 @@ def polish(config: TuneConfig, student: Student, material: Material, device: str
     if not config.polish:
         return
     rows = material.everything()
-    shown = [[material.sides(i) for i in rows.trials], material.pool.images]
+    shown = [np.stack([material.sides(i) for i in rows.trials]), material.pool.images]
     shown += [] if material.ladders is None else [material.ladders.images]
     with torch.no_grad():
         distances = [
