@@ -72,11 +72,10 @@ def test_what_is_said_is_what_is_there(built):
     assert table[["shift_x", "shift_y"]].abs().median().max() <= 0.06
 
 
-def test_the_preview_shows_the_images_in_many_greys(built):
+def test_the_preview_shows_the_images_in_mid_greys(built):
     folder, *_ = built
-    pixels = np.asarray(Image.open(folder / "preview.png"))
-    grey = pixels[(pixels == pixels[..., :1]).all(axis=2)][:, 0]
-    assert len(np.unique(grey)) > 100
+    grey = np.asarray(Image.open(folder / "preview.png").convert("L"))
+    assert ((grey > 50) & (grey < 200)).mean() > 0.2
 
 
 def test_bands_are_paired_by_name_whatever_their_order(tmp_path, scene):
