@@ -61,12 +61,13 @@ class Mutant:
 def main(count: int, seed: int, jobs: int, again: bool) -> None:
     ran = tests_by_line(ROOT / ".coverage")
     found = [m for file in source_files() for m in mutants(file) if ran.get((m.file, m.line))]
-    sample = random.Random(seed).sample(found, count)
     if again:
         last = json.loads(RESULT.read_text())
         seed, count = last["seed"], last["mutants"]
         names = [field.name for field in fields(Mutant)]
         sample = [Mutant(**{name: row[name] for name in names}) for row in last["survivors"]]
+    else:
+        sample = random.Random(seed).sample(found, count)
     trees: Queue[Path] = Queue()
 
     def judge(mutant: Mutant) -> dict[str, Any]:

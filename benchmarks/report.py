@@ -78,10 +78,10 @@ def provenance_table() -> str:
 
 def lineage(backbone: dict[str, Any]) -> str:
     """The weights that a backbone comes from, each from the next."""
-    parts = backbone.get("mean_of", [])
-    own = " and ".join(lineage(part).split(" from ")[0] for part in parts)
-    own = f"the mean of {own}" if parts else f"`{backbone['name']}` {backbone['sha256'][:12]}"
-    before = parts[0].get("backbone") if parts else backbone.get("backbone")
+    parts = backbone.get("mean_of", [backbone])
+    own = " and ".join(f"`{part['name']}` {part['sha256'][:12]}" for part in parts)
+    own = f"the mean of {own}" if len(parts) > 1 else own
+    before = parts[0].get("backbone")
     return f"{own} from {lineage(before)}" if before else own
 
 

@@ -136,7 +136,7 @@ def fit(
         return loss
 
     optimiser.step(closure)
-    return (log_w.detach().exp() / scale.double()).float()
+    return (_exp(log_w.detach()) / scale.double()).float()
 
 
 def _exp(log: Tensor) -> Tensor:

@@ -56,6 +56,11 @@ class Student(nn.Module):
         self.register_buffer("scale", torch.ones(channels))
 
     @property
+    def of_heads(self) -> list[nn.Parameter]:
+        """What is not the backbone's: the weights, gamma, and the common level."""
+        return [self.log_weight, self.log_gamma, self.offset]
+
+    @property
     def weights(self) -> Tensor:
         """Head weights (sum C,)."""
         return self.log_weight.exp() * self.scale
@@ -230,8 +235,7 @@ def polish(config: TuneConfig, student: Student, material: Material, device: str
             torch.cat([student.distances(to_batch(group)[None].to(device)) for group in groups])
             for groups in shown
         ]
-    heads = [student.log_weight, student.log_gamma, student.offset]
-    optimiser = torch.optim.Adam(heads, lr=config.head_rate)
+    optimiser = torch.optim.Adam(student.of_heads, lr=config.head_rate)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.polish)
     for _ in range(config.polish):
         seen = [student.weighted(columns) for columns in distances]
@@ -254,7 +258,6 @@ def _start(metric: LPIPSSat, training: Judgements, sample: Sampler) -> dict[str,
 
 def _optimiser(config: TuneConfig, student: Student) -> torch.optim.Optimizer:
     """AdamW; the few numbers of the heads move faster and do not decay."""
-    heads = [student.log_weight, student.log_gamma, student.offset]
     return torch.optim.AdamW(
         [
             {
@@ -262,7 +265,7 @@ def _optimiser(config: TuneConfig, student: Student) -> torch.optim.Optimizer:
                 "rate": config.learning_rate,
                 "weight_decay": config.weight_decay,
             },
-            {"params": heads, "rate": config.head_rate, "weight_decay": 0.0},
+            {"params": student.of_heads, "rate": config.head_rate, "weight_decay": 0.0},
         ]
     )
 

@@ -10,6 +10,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchmetrics.functional.image import dists as torchmetrics_dists
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 
 from lpips_sat import metrics as torchmetrics_classes
@@ -73,9 +74,6 @@ def features(net: str) -> nn.Sequential:
 def oracle(name: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor, Tensor], Tensor]:
     """torchmetrics' own network around them, with the heads that it carries."""
     if name == "dists":
-        torchmetrics_dists = pytest.importorskip(
-            "torchmetrics.functional.image.dists", reason="torchmetrics before 1.8 has no DISTS"
-        )
         vgg16 = SimpleNamespace(features=features("vgg"))
         monkeypatch.setattr(torchmetrics_dists, "vgg16", lambda weights: vgg16)
         return torchmetrics_dists.DISTSNetwork()
