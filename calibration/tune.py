@@ -203,8 +203,9 @@ def tune(
     runs.claim(out, config, _start(metric, training, sample))
     material = gather(config, training, sample)
     student = Student(metric.backbone, sum(metric.channels)).requires_grad_(True).to(device)
-    earlier = metric.card.get("backbone", {}).keys() & {"tuning", "mean_of"}
-    tuned = torch.cat([*metric.heads]) if earlier else None
+    earlier = metric.card.get("backbone", {})
+    began = any("tuning" in part for part in earlier.get("mean_of", [earlier]))
+    tuned = torch.cat([*metric.heads]) if began else None
     _start_heads(config, student, material, device, tuned)
     optimiser = _optimiser(config, student)
     runs.train(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lpips_sat.backbones.runs import read_config
-from lpips_sat.calibration.calibrate import load_backbone, save
+from lpips_sat.calibration.calibrate import load_backbone, mean_of, save
 from lpips_sat.calibration.evaluate import to_batch
 from lpips_sat.calibration.judgements import Judgements, read_judgements
 from lpips_sat.calibration.material import TuneConfig, build_pool, gather
@@ -205,3 +205,19 @@ def test_tuning_a_tuned_metric_goes_on_from_its_heads(tuned, trials, tmp_path):
     torch.testing.assert_close(shares, shares[0].expand_as(shares))
     assert again.card["tuning"]["steps"] == 1
     assert again.card["backbone"]["tuning"]["steps"] == TINY.steps
+
+
+@pytest.mark.parametrize("heads_too", [False, True])
+def test_the_mean_of_weights_starts_as_they_would_themselves(tuned, trials, tmp_path, heads_too):
+    save(tuned, tmp_path / "first")
+
+    def begin():
+        return load_backbone(str(tmp_path / "first")) if heads_too else untrained()
+
+    config = replace(TINY, steps=1, learning_rate=0.0, head_rate=0.0)
+    one, mean = (
+        tune(config, metric, trials.split()[0], tmp_path / name, sample=sample)
+        for name, metric in (("one", begin()), ("mean", mean_of([begin(), begin()])))
+    )
+    for own, of_mean in zip(one.heads, mean.heads, strict=True):
+        assert torch.equal(own, of_mean)
