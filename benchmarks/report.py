@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import evidence_page
+import pandas as pd
 
+from lpips_sat.calibration.judgements import SHIPPED
 from lpips_sat.weights import cards
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -217,6 +219,21 @@ def study_table() -> str:
     return "\n".join(lines)
 
 
+def releases_table() -> str:
+    """What the rounds of judgements hold, and how far two votes on one trial agree."""
+    header = ["release", "trials", "votes", "raters", "two raters agree", "... both fairly sure"]
+    rows = []
+    for release, folder in SHIPPED.items():
+        votes = pd.read_csv(folder / "votes.csv")
+        pairs = votes.merge(votes, on="id").query("rater_x < rater_y")
+        same = pairs["choice_x"] == pairs["choice_y"]
+        sure = (pairs["confidence_x"] > 1) & (pairs["confidence_y"] > 1)
+        shares = [f"{same.mean():.3f} of {len(pairs)}", f"{same[sure].mean():.3f} of {sure.sum()}"]
+        counts = [votes["id"].nunique(), len(votes), votes["rater"].nunique()]
+        rows.append([release, *(str(count) for count in counts), *shares])
+    return evidence_page.table(header, rows)
+
+
 def rebuild_table() -> str:
     found = json.loads((RESULTS / "rebuild.json").read_text())
     lines = [
@@ -276,6 +293,7 @@ BLOCKS = {
     "faults": faults_table,
     "cases": evidence_page.or_pending(cases_table),
     "study": study_table,
+    "releases": releases_table,
     "rebuild": rebuild_table,
     "pairs": pairs_table,
     "agreement": agreement_table,

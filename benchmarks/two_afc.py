@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from rivals import Rival, scores
 
 from lpips_sat.calibration import evaluate
-from lpips_sat.calibration.judgements import Judgements, read_judgements
+from lpips_sat.calibration.judgements import SHIPPED, Judgements, read_judgements
 from lpips_sat.stats import Interval, bootstrap_mean
 from lpips_sat.weights import cards
 
 REFERENCE = "DISTS"  # the strongest peer
 CONFIDENCE = ("guess", "fairly sure", "sure")  # what the raters say, 1 to 3
 PAIRS = 10  # of kinds, shown
+# What other raters say of the validation trials of v1; nothing was fitted to it or chosen by it.
+JURY = SHIPPED["v1"] / "jury.csv"
 
 
 def measure(distances: dict[str, Rival], folder: Path, cache: Path) -> dict[str, Any]:
@@ -27,6 +29,7 @@ def measure(distances: dict[str, Rival], folder: Path, cache: Path) -> dict[str,
     per_trial = {
         name: agreement(name, rival, validation, cache) for name, rival in distances.items()
     }
+    of_raters = jury(validation)
     clusters = validation.table["cluster"].to_numpy()
     gain = per_trial["LPIPS-Sat"] - per_trial[REFERENCE]
     return {
@@ -36,9 +39,16 @@ def measure(distances: dict[str, Rival], folder: Path, cache: Path) -> dict[str,
         "new_references": {
             name: numbers(bootstrap_mean(v[new], clusters[new])) for name, v in per_trial.items()
         },
+        "jury": {
+            name: {
+                "overall": numbers(bootstrap_mean(v, clusters)),
+                "new_references": numbers(bootstrap_mean(v[new], clusters[new])),
+            }
+            for name, v in of_raters.items()
+        },
         "gain_over": {"peer": REFERENCE, **numbers(bootstrap_mean(gain, clusters))},
         "groups": groups(per_trial, validation),
-        "confidence": by_confidence(per_trial, validation),
+        "confidence": by_confidence({**per_trial, **of_raters}, validation),
         "lost": lost(per_trial["LPIPS-Sat"], validation),
         "raters": two_raters(pd.read_csv(folder / "votes.csv")),
         "leave_one_source_out": cards()["lin"]["heads"]["leave_one_source_out"],
@@ -53,6 +63,18 @@ def agreement(name: str, rival: Rival, trials: Judgements, cache: Path) -> NDArr
         for side in (trials.a, trials.b)
     )
     return evaluate.agreement(of_a, of_b, trials.share_b)
+
+
+def jury(trials: Judgements) -> dict[str, NDArray[np.float64]]:
+    """The share of votes that other raters win, per trial: one of them, and their majority."""
+    votes = pd.read_csv(JURY).assign(b=lambda table: table["choice"] == "B")
+    choices = votes.pivot(index="id", columns="rater", values="b").loc[trials.table["id"]]
+    chose_b = choices.to_numpy(np.float64)
+    share = trials.share_b
+    one = (chose_b * share[:, None] + (1 - chose_b) * (1 - share[:, None])).mean(axis=1)
+    majority = np.where(chose_b.mean(axis=1) > 0.5, share, 1 - share)
+    count = chose_b.shape[1]
+    return {"another rater": one, f"the majority of {count} other raters": majority}
 
 
 def groups(per_trial: dict[str, NDArray[np.float64]], trials: Judgements) -> list[dict[str, Any]]:

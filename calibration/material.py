@@ -52,7 +52,8 @@ class TuneConfig:
     head_rate: float = 2e-2
     weight_decay: float = 1e-4
     warmup: int = 50
-    teacher_strength: float = 3.0
+    teacher_strength: float = 3.0  # ridge penalty of the linear teacher
+    teacher_networks: int = 0  # so many networks instead, see the module teacher
     trial_teacher_weight: float = 0.5
     difference_weight: float = 0.5
     ladder_weight: float = 10.0
@@ -159,7 +160,9 @@ class Material:
 
 def gather(config: TuneConfig, training: Judgements, sample: Sampler) -> Material:
     """Fit the teacher, build the pool and the ladders; deterministic."""
-    teacher = fit_teacher(training, strength=config.teacher_strength)
+    teacher = fit_teacher(
+        training, strength=config.teacher_strength, networks=config.teacher_networks
+    )
     told = np.stack(prefer_b(teacher, training), axis=1)
     pool = build_pool(config, teacher, training.ref, sample)
     ladders = None

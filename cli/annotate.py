@@ -172,7 +172,11 @@ def export(study: Path, out: Path | None, overwrite: bool) -> None:
 @annotate.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option(
-    "--release", type=click.Choice(["v1", "v2"]), default="v1", show_default=True, help="Which one."
+    "--release",
+    type=click.Choice(["v1", "v2", "v3"]),
+    default="v1",
+    show_default=True,
+    help="Which one.",
 )
 @options.eurosat(required=False)
 @click.option(
@@ -192,7 +196,8 @@ def rebuild(
     """Make the images of satellite-2afc again, as far as its sources are there.
 
     Its trials and votes are part of the package, its images are not. References come out exactly,
-    or it fails. So do the sides of v2; in those of v1 noise falls elsewhere than the raters saw.
+    or it fails. So do the sides of v2 and v3; in those of v1 noise falls elsewhere than the raters
+    saw.
     Prints what was made.
     """
     from ..calibration.rebuild import rebuild as remake

