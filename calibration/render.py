@@ -27,8 +27,8 @@ def distorted(clean: Images, kind: str, severity: float, seed: Sequence[int]) ->
 def render(trials: pd.DataFrame, ref: Images) -> tuple[Images, Images]:
     """Sides A and B of ``trials`` whose references are ``ref``, each uint8 (n, H, W, 3).
 
-    Where the columns ``seed`` and ``draw`` record the random states (satellite-2afc since v2), these
-    are the very pixels that the raters saw; elsewhere the ids stand in for them.
+    Where the columns ``seed`` and ``draw`` record the random states (satellite-2afc since v2),
+    these are the very pixels that the raters saw; elsewhere the ids stand in for them.
     """
     recorded = "draw" in trials
     states = trials[["seed", "draw"] if recorded else ["id"]].to_numpy(np.int64)

