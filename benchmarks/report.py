@@ -16,6 +16,7 @@ from typing import Any
 
 import evidence_page
 import pandas as pd
+from two_afc import two_raters
 
 from lpips_sat.calibration.judgements import SHIPPED
 from lpips_sat.weights import cards
@@ -221,15 +222,23 @@ def study_table() -> str:
 
 def releases_table() -> str:
     """What the rounds of judgements hold, and how far two votes on one trial agree."""
-    header = ["release", "trials", "votes", "raters", "two raters agree", "... both fairly sure"]
+    header = [
+        "release",
+        "trials",
+        "votes",
+        "raters",
+        "two raters agree",
+        "neither of them guessing",
+    ]
     rows = []
     for release, folder in SHIPPED.items():
         votes = pd.read_csv(folder / "votes.csv")
-        pairs = votes.merge(votes, on="id").query("rater_x < rater_y")
-        same = pairs["choice_x"] == pairs["choice_y"]
-        sure = (pairs["confidence_x"] > 1) & (pairs["confidence_y"] > 1)
-        shares = [f"{same.mean():.3f} of {len(pairs)}", f"{same[sure].mean():.3f} of {sure.sum()}"]
+        found = two_raters(votes)
         counts = [votes["id"].nunique(), len(votes), votes["rater"].nunique()]
+        shares = [
+            f"{found['agree']:.3f} of {found['pairs']} pairs",
+            f"{found['sure_agree']:.3f} of {found['sure_pairs']}",
+        ]
         rows.append([release, *(str(count) for count in counts), *shares])
     return evidence_page.table(header, rows)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rivals import Rival, scores
 
 from lpips_sat.calibration import evaluate
-from lpips_sat.calibration.judgements import SHIPPED, Judgements, read_judgements
+from lpips_sat.calibration.judgements import SHIPPED, Judgements, read_card, read_judgements
 from lpips_sat.stats import Interval, bootstrap_mean
 from lpips_sat.weights import cards
 
@@ -66,7 +66,12 @@ def agreement(name: str, rival: Rival, trials: Judgements, cache: Path) -> NDArr
 
 
 def jury(trials: Judgements) -> dict[str, NDArray[np.float64]]:
-    """The share of votes that other raters win, per trial: one of them, and their majority."""
+    """The share of votes that other raters win, per trial: one of them, and their majority.
+
+    Only the validation trials of v1 had a jury, and ids say nothing of other releases.
+    """
+    if trials.about.get("name") != read_card(SHIPPED["v1"])["name"]:
+        raise ValueError(f"the jury saw satellite-2afc v1, not {trials.about.get('name', 'these')}")
     votes = pd.read_csv(JURY).assign(b=lambda table: table["choice"] == "B")
     choices = votes.pivot(index="id", columns="rater", values="b").loc[trials.table["id"]]
     chose_b = choices.to_numpy(np.float64)
@@ -124,19 +129,15 @@ def lost(ours: NDArray[np.float64], trials: Judgements) -> list[dict[str, Any]]:
 
 
 def two_raters(votes: pd.DataFrame) -> dict[str, float]:
-    """How often two raters agree, and what that leaves to any distance.
-
-    If p is the share of raters who prefer the better side of a trial, two agree with probability
-    p^2 + (1 - p)^2 = a, and no distance can win more than p of the votes: (1 + sqrt(2 a - 1)) / 2
-    if all trials are alike, and a if some are clear and the rest are a coin's toss.
-    """
-    choices = votes.groupby("id")["choice"]
-    twice = choices.nunique()[choices.size() == 2]
-    agree = float((twice == 1).mean())
+    """How often two raters of a trial agree: all pairs of votes, and those without a guess."""
+    pairs = votes.merge(votes, on="id").query("rater_x < rater_y")
+    same = pairs["choice_x"] == pairs["choice_y"]
+    sure = (pairs["confidence_x"] > 1) & (pairs["confidence_y"] > 1)
     return {
-        "trials": len(twice),
-        "agree": round(agree, 4),
-        "limit": round((1 + np.sqrt(max(2 * agree - 1, 0))) / 2, 4),
+        "pairs": len(pairs),
+        "agree": round(float(same.mean()), 4),
+        "sure_pairs": int(sure.sum()),
+        "sure_agree": round(float(same[sure].mean()), 4),
     }
 
 

@@ -1,7 +1,8 @@
 """What a tuning run learns from: votes, a pool of distorted patches that a teacher judged, ladders.
 
-Kinds the teacher does not know (the sensor kinds) come as two severities of one kind, which must be
-ordered. Patches are chips, the scene, and references of training trials, half of them re-stretched.
+Kinds the teacher does not know (the sensor kinds, if no release shows them) come as two severities
+of one kind, which must be ordered. Patches are chips, the scene, and references of training trials,
+half of them re-stretched.
 """
 
 from __future__ import annotations

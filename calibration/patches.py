@@ -38,8 +38,8 @@ class Chips:
 def read_eurosat(path: Path | None, *, held_out: bool = False, download: bool = False) -> Chips:
     """EuroSAT RGB from its zip, its folder, or torchvision's download into ``path``.
 
-    Chips that occur in the shipped judgements are always left out, so that these references are
-    not seen in pretraining. ``held_out`` gives the tenth that training never sees, else the rest.
+    Chips that occur in satellite-2afc v1 are always left out, so that these references are not seen
+    in pretraining. ``held_out`` gives the tenth that training never sees, else the rest.
     """
     path = find_eurosat(path, download=download)
     used = set(read_table()["crop"].str.split(":").str[0])

@@ -9,7 +9,7 @@ that a rater prefers B with probability sigmoid(u_a - u_b). There are two:
   busy the reference is per kind, and image statistics shared by all kinds (`pair_statistics`);
 - `NetworkTeacher`, the mean of small networks of kind, severity and statistics, for more.
 
-A network cannot be told the kind, so neither is a metric; but with ``distortions`` they put a
+A metric is never told the kind, so neither is one; but with ``distortions`` they put a
 number on as many synthetic patches as one likes, from which the metric then learns (``tune``).
 """
 
@@ -59,14 +59,14 @@ class Teacher(ABC):
     scale: Scale
 
     @abstractmethod
-    def opinion(self, kinds: Sequence[str], severity: Floats, stats: Floats) -> Floats:
-        """Disutilities (n,) of sides with known kinds and scaled statistics (n, 18)."""
+    def of_statistics(self, kinds: Sequence[str], severity: Floats, stats: Floats) -> Floats:
+        """Disutilities (n,) from scaled statistics (n, 18); any number for kinds it never saw."""
 
     def disutility(
         self, kinds: Sequence[str], severity: Floats, ref: Images, side: Images
     ) -> Floats:
         """How bad each ``side`` (n, H, W, 3) of ``ref`` is: (n,), NaN for kinds it never saw."""
-        told = self.opinion(kinds, severity, self.scale(statistics(ref, side)))
+        told = self.of_statistics(kinds, severity, self.scale(statistics(ref, side)))
         return np.where(np.isin(np.asarray(kinds), self.kinds), told, np.nan)
 
 
@@ -76,21 +76,21 @@ class LinearTeacher(Teacher):
 
     coefficients: Floats
 
-    def opinion(self, kinds: Sequence[str], severity: Floats, stats: Floats) -> Floats:
-        """As `Teacher.opinion`."""
+    def of_statistics(self, kinds: Sequence[str], severity: Floats, stats: Floats) -> Floats:
+        """As `Teacher.of_statistics`."""
         told: Floats = _design(self.kinds, kinds, severity, stats) @ self.coefficients
         return told
 
 
 @dataclass(frozen=True)
 class NetworkTeacher(Teacher):
-    """The mean of several `_Opinion`, each fitted from its own seed."""
+    """The mean of several `_Network` of `_inputs`, each fitted from its own seed."""
 
     networks: tuple[nn.Module, ...]
 
     @torch.no_grad()
-    def opinion(self, kinds: Sequence[str], severity: Floats, stats: Floats) -> Floats:
-        """As `Teacher.opinion`."""
+    def of_statistics(self, kinds: Sequence[str], severity: Floats, stats: Floats) -> Floats:
+        """As `Teacher.of_statistics`."""
         x = torch.from_numpy(_inputs(self.kinds, kinds, severity, stats)).float()
         told: Floats = torch.stack([net(x) for net in self.networks]).mean(dim=0).double().numpy()
         return told
@@ -113,15 +113,18 @@ def fit_teacher(trials: Judgements, *, strength: float = 3.0, networks: int = 0)
     raw = [statistics(trials.ref, side) for side in (trials.a, trials.b)]
     both = np.concatenate(raw)
     scale = Scale(both.mean(axis=0), both.std(axis=0))
-
-    designs = []
-    for side, values in zip("ab", raw, strict=True):
-        names, severity = table[f"distortion_{side}"].tolist(), table[f"severity_{side}"]
-        describe = _inputs if networks else _design
-        designs.append(describe(kinds, names, severity.to_numpy(np.float64), scale(values)))
-    of_a, of_b = designs
+    describe = _inputs if networks else _design
+    of_a, of_b = (
+        describe(
+            kinds,
+            table[f"distortion_{side}"].tolist(),
+            table[f"severity_{side}"].to_numpy(np.float64),
+            scale(values),
+        )
+        for side, values in zip("ab", raw, strict=True)
+    )
     if networks:
-        fitted = [_network(of_a, of_b, trials, seed) for seed in range(networks)]
+        fitted = [_fit_network(of_a, of_b, trials, seed) for seed in range(networks)]
         return NetworkTeacher(kinds, scale, tuple(fitted))
     coefficients = _logistic(of_a - of_b, trials.share_b, trials.weight, strength)
     return LinearTeacher(kinds, scale, coefficients)
@@ -145,13 +148,17 @@ def prefer_b(teacher: Teacher, trials: Judgements) -> tuple[Floats, Floats]:
 def cross_validate(
     trials: Judgements, *, strength: float = 3.0, networks: int = 0, folds: int = 5
 ) -> float:
-    """Agreement with the votes on reference images that were left out of the fit."""
+    """Agreement with the votes on reference images that were left out of the fit.
+
+    Trials that show a kind which no other fold shows are left out.
+    """
     fold, scores = trials.folds(folds), []
     for k in range(folds):
         left_out = trials.where(fold == k)
         teacher = fit_teacher(trials.where(fold != k), strength=strength, networks=networks)
         of_a, of_b = prefer_b(teacher, left_out)
-        scores.append(np.where(of_a > of_b, left_out.share_b, 1 - left_out.share_b))
+        won = np.where(of_a > of_b, left_out.share_b, 1 - left_out.share_b)
+        scores.append(won[np.isfinite(of_a - of_b)])
     return float(np.concatenate(scores).mean())
 
 
@@ -194,7 +201,7 @@ def _logistic(x: Floats, y: Floats, weight: Floats, strength: float) -> Floats:
     return beta
 
 
-class _Opinion(nn.Module):
+class _Network(nn.Module):
     """Two tanh layers beside a straight line: (n, q) -> disutilities (n,)."""
 
     def __init__(self, columns: int) -> None:
@@ -214,14 +221,14 @@ class _Opinion(nn.Module):
         return disutility
 
 
-def _network(of_a: Floats, of_b: Floats, trials: Judgements, seed: int) -> _Opinion:
+def _fit_network(of_a: Floats, of_b: Floats, trials: Judgements, seed: int) -> _Network:
     """Fit one network to the votes; what is random follows from ``seed`` alone."""
     a, b, votes, weight = (
         torch.tensor(v).float() for v in (of_a, of_b, trials.share_b, trials.weight)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = _Opinion(a.shape[1])
+        net = _Network(a.shape[1])
         optimiser = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY)
         steps = -(-EPOCHS * len(a) // BATCH)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -111,31 +112,35 @@ def test_lost_votes_are_shared_out_by_confidence_and_by_pairs_of_kinds(script, r
     assert sum(row["lost"] for row in two_afc.lost(ours, trials)) == 2
 
 
-def test_what_two_raters_disagree_on_no_distance_can_win(script):
-    two_afc = script("two_afc")
-    rng = np.random.default_rng(0)
-    prefer = rng.uniform(size=(20_000, 2)) < 0.9  # every rater sees it so nine times in ten
-    ids = np.arange(20_000).repeat(2)
-    votes = pd.DataFrame({"id": ids, "choice": np.where(prefer.ravel(), "A", "B")})
-    found = two_afc.two_raters(pd.concat([votes, votes[:1].assign(id=-1)]))  # one of a single vote
-    assert found["trials"] == 20_000
-    assert found["agree"] == pytest.approx(0.9**2 + 0.1**2, abs=0.01)
-    assert found["limit"] == pytest.approx(0.9, abs=0.01)
+def test_two_votes_on_a_trial_are_one_pair(script):
+    rows = [
+        (0, "x", "A", 3),
+        (0, "y", "A", 2),
+        (1, "x", "A", 1),
+        (1, "y", "B", 3),
+        (2, "x", "B", 3),
+    ]
+    votes = pd.DataFrame(rows, columns=["id", "rater", "choice", "confidence"])
+    found = script("two_afc").two_raters(votes)
+    assert found == {"pairs": 2, "agree": 0.5, "sure_pairs": 1, "sure_agree": 1.0}
 
 
 def test_a_jury_wins_what_one_of_it_and_its_majority_win(script, release, tmp_path, monkeypatch):
     two_afc = script("two_afc")
     _, trials = read_judgements(release(tmp_path / "release")).split()
     trials = trials.where(np.arange(len(trials)) < 2)
-    trials.table["share_b"] = [1.0, 0.5]
+    trials.table["share_b"] = [1.0, 0.25]
+    trials = replace(trials, about={"name": "satellite-2afc v1"})
     first, second = trials.table["id"]
     votes = [(first, "x", "B"), (first, "y", "A"), (first, "z", "B")]
     votes += [(second, rater, "A") for rater in "xyz"]
     pd.DataFrame(votes, columns=["id", "rater", "choice"]).to_csv(tmp_path / "jury.csv")
     monkeypatch.setattr(two_afc, "JURY", tmp_path / "jury.csv")
     one, majority = two_afc.jury(trials).values()
-    np.testing.assert_allclose(one, [2 / 3, 0.5])
-    np.testing.assert_allclose(majority, [1, 0.5])
+    np.testing.assert_allclose(one, [2 / 3, 0.75])
+    np.testing.assert_allclose(majority, [1, 0.75])
+    with pytest.raises(ValueError, match="saw satellite-2afc v1, not other"):
+        two_afc.jury(replace(trials, about={"name": "other"}))
 
 
 def test_the_jury_saw_every_validation_trial_and_no_other(script):
@@ -177,6 +182,23 @@ def test_landsat_patches_show_ground_without_clouds(script):
     assert (patches == 255).all(axis=3).mean() < 0.01
     red, green, blue = patches.mean(axis=(0, 1, 2))
     assert blue > green > red  # land with water under a clear sky, seen without correction for air
+
+
+@pytest.mark.parametrize(
+    ("failed", "sentence"),
+    [
+        ([], "on EuroSAT all reach it"),
+        (["jpeg"], "on EuroSAT blur, shift reach it, not jpeg"),
+    ],
+)
+def test_the_page_names_the_kinds_that_fail_and_where(script, monkeypatch, failed, sentence):
+    page = script("evidence_page")
+    eurosat = {"must": ["blur", "jpeg", "shift"], "failed": failed, "target": 0.95}
+    found = {"ladders": eurosat, "ladders_landsat": {**eurosat, "failed": []}}
+    monkeypatch.setattr(page, "read", lambda name: found)
+    assert page.ladders_sentence() == (
+        f"Of the kinds for which this project asks 0.95: {sentence}; on Landsat all reach it."
+    )
 
 
 def test_a_shift_by_whole_pixels_moves_each_chip_by_its_length(script, chips):

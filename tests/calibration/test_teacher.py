@@ -9,7 +9,7 @@ import torch
 from lpips_sat.calibration.judgements import JudgementError, Judgements, read_judgements
 from lpips_sat.calibration.teacher import Teacher, cross_validate, fit_teacher, prefer_b
 
-KINDS = pytest.mark.parametrize("networks", [0, 1], ids=["linear", "network"])
+BOTH = pytest.mark.parametrize("networks", [0, 1], ids=["linear", "network"])
 
 
 @pytest.fixture(scope="module")
@@ -25,20 +25,20 @@ def noisy(trials: Judgements, teacher: Teacher, severity: float) -> np.ndarray:
     return teacher.disutility(["noise"] * 8, np.full(8, severity), refs, shown)
 
 
-@KINDS
+@BOTH
 def test_it_learns_what_the_raters_mind_more(trials, networks):
     assert cross_validate(trials, networks=networks) > 0.8
     blank = trials.table.assign(share_b=np.random.default_rng(0).integers(2, size=len(trials)))
     assert cross_validate(replace(trials, table=blank), networks=networks) < 0.7
 
 
-@KINDS
+@BOTH
 def test_it_finds_a_stronger_distortion_of_one_kind_worse(trials, networks):
     teacher = fit_teacher(trials, networks=networks)
     assert (noisy(trials, teacher, 1.0) > noisy(trials, teacher, 0.2)).all()
 
 
-@KINDS
+@BOTH
 def test_it_has_no_opinion_on_a_kind_that_was_never_judged(trials, networks):
     teacher = fit_teacher(trials, networks=networks)
     told = teacher.disutility(["cloud", "blur"], np.array([0.5, 0.5]), trials.ref[:2], trials.a[:2])
@@ -46,7 +46,7 @@ def test_it_has_no_opinion_on_a_kind_that_was_never_judged(trials, networks):
     assert np.isfinite(told[1])
 
 
-@KINDS
+@BOTH
 def test_a_trial_told_the_other_way_round_gives_the_opposite_opinion(trials, networks):
     teacher = fit_teacher(trials, networks=networks)
     sides = {"a": "b", "b": "a"}

@@ -90,6 +90,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tuned, trials, tmp_path):
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_the_networks_that_a_config_asks_for_are_the_teacher(trials):
+    of_line, of_networks = (
+        gather(replace(TINY, teacher_networks=count), trials.split()[0], sample) for count in (0, 1)
+    )
+    assert np.array_equal(of_line.pool.images, of_networks.pool.images)
+    assert not np.allclose(of_line.disutility, of_networks.disutility)
+
+
 def test_ladders_pull_the_steps_of_a_kind_apart(trials, tmp_path):
     same = {"ladders": 8, "ladder_pool": 8}  # every step climbs all of them
     config = replace(TINY, steps=30, **same, ladder_weight=100.0, ladder_margin=1.0, crop=48)
