@@ -80,8 +80,18 @@ def mean_of(metrics: Sequence[LPIPSSat]) -> LPIPSSat:
     first.load_state_dict(mean)
     parts = [metric.card.get("backbone", {}) for metric in metrics]
     alike = {key: value for key, value in parts[0].items() if key in ("raters", "licence")}
+    parts = [parts[0], *(_briefly(part, parts[0]) for part in parts[1:])]
     first.card["backbone"] = {"name": "the mean of several", **alike, "mean_of": parts}
     return first
+
+
+def _briefly(part: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    """A part of a mean; of a backbone that ``first`` tells whole, the name and hash suffice."""
+    backbone = part.get("backbone")
+    if not backbone or backbone not in (first, first.get("backbone")):
+        return part
+    brief = {key: backbone[key] for key in ("name", "sha256") if key in backbone}
+    return {**part, "backbone": brief}
 
 
 def _begin(metric: LPIPSSat) -> LPIPSSat:

@@ -203,3 +203,18 @@ def test_the_mean_of_weights_starts_as_they_would_themselves(tuned, trials, tmp_
     )
     for own, of_mean in zip(one.heads, mean.heads, strict=True):
         assert torch.equal(own, of_mean)
+
+
+def test_a_mean_tells_where_its_parts_come_from_once(tuned, trials, tmp_path):
+    save(tuned, tmp_path / "first")
+    for seed in (1, 2):
+        config = replace(TINY, seed=seed, steps=1)
+        metric = load_backbone(str(tmp_path / "first"))
+        again = tune(config, metric, trials.split()[0], tmp_path / f"{seed}.run", sample=sample)
+        save(again, tmp_path / str(seed))
+    parts = [load_backbone(str(tmp_path / str(seed))) for seed in (1, 2)]
+    first, second = mean_of(parts).card["backbone"]["mean_of"]
+    assert [part["tuning"]["seed"] for part in (first, second)] == [1, 2]
+    assert first["backbone"]["tuning"]["seed"] == TINY.seed
+    kept = {key for key in ("name", "sha256") if key in first["backbone"]}
+    assert second["backbone"] == {key: first["backbone"][key] for key in kept}
