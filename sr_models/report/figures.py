@@ -23,6 +23,7 @@ from .numbers import Numbers
 
 WIDTH = 3.2  # inches, of a chart: a column of the page
 ROW = 0.23  # inches, of a line in a chart of lines
+TITLE_PAD, LEGEND_HEIGHT = 6, 13  # points, between a chart and its title
 LEARNED = {"synthetic": "I: synthetic", "real": "III: real"}
 SETTINGS: Any = {  # of matplotlib
     "font.family": "DejaVu Sans",  # comes with matplotlib
@@ -148,7 +149,8 @@ def _save(figure: Figure, colours: Mapping[str, str], *, title: bool = False, **
         axes = canvas.subplots()
         figure.draw(axes, colours)
         if title:
-            axes.set_title(figure.title, loc="left", fontsize=9, fontweight="bold")
+            above = TITLE_PAD + (LEGEND_HEIGHT if axes.get_legend() else 0)
+            axes.set_title(figure.title, loc="left", fontsize=9, fontweight="bold", pad=above)
         # without a date the same chart is the same file
         canvas.savefig(memory, **how, metadata={"Date": None} if how["format"] == "svg" else None)
     return memory.getvalue()
