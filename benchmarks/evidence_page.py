@@ -66,14 +66,11 @@ def gain_sentence() -> str:
 
 def kinds_table() -> str:
     rows = read("evidence")["votes"]["groups"]
-    names = list(rows[0]["agreement"])
+    names = sorted(rows[0]["agreement"], key=lambda name: name != "LPIPS-Sat")  # ours first
     body = []
     for row in rows:
-        best = max(row["agreement"].values())
-        shown = [
-            f"**{value:.2f}**" if value == best else f"{value:.2f}"
-            for value in row["agreement"].values()
-        ]
+        values = [row["agreement"][name] for name in names]
+        shown = [f"**{v:.2f}**" if v == max(values) else f"{v:.2f}" for v in values]
         body.append([f"{row['name']} ({row['trials']})", *shown])
     return table(["", *(SHORT.get(name, name) for name in names)], body)
 
