@@ -2,9 +2,9 @@
 
 A ladder (see `lpips_sat.calibration.ladders`) is one held-out chip under one kind of distortion at
 rising severity. It is monotone if every step scores strictly more. A severer distortion is not
-always a worse image: a coarser quantiser may hit a flat chip by chance. So each share comes twice, of
-all ladders and of those whose every step raises the squared error (`rising`), and there is a second
-set of patches, cut from a Landsat 8 scene over land (`landsat_patches`).
+always a worse image: a coarser quantiser may hit a flat chip by chance. So each share comes twice,
+of all ladders and of those whose every step raises the squared error (`rising`), and there is a
+second set of patches, cut from a Landsat 8 scene over land (`landsat_patches`).
 """
 
 from __future__ import annotations
