@@ -36,19 +36,17 @@ def span(row: dict[str, float], digits: int = 3) -> str:
 
 def votes_table() -> str:
     found = read("evidence")["votes"]
-    rows = [
-        [name, f"{row['mean']:.3f}", span(row), f"{new['mean']:.3f}", span(new)]
-        for (name, row), new in zip(
-            found["overall"].items(), found["new_references"].values(), strict=True
-        )
-    ]
-    for name, row in found["jury"].items():
-        all_of, of_new = row["overall"], row["new_references"]
-        shown = [f"{all_of['mean']:.3f}", span(all_of), f"{of_new['mean']:.3f}", span(of_new)]
-        rows.append([f"*{name}*", *shown])
-    new = next(iter(found["new_references"].values()))["count"]
-    header = ["distance", f"all {found['trials']} trials", "95 %", f"{new} new references", "95 %"]
-    return table(header, rows)
+    raters = found["jury"]["overall"]
+    overall, of_new = (
+        {**found[part], **found["jury"][part]} for part in ("overall", "new_references")
+    )
+    rows = []
+    for (name, row), new in zip(overall.items(), of_new.values(), strict=True):
+        shown = f"*{name}*" if name in raters else name
+        rows.append([shown, f"{row['mean']:.3f}", span(row), f"{new['mean']:.3f}", span(new)])
+    count = next(iter(of_new.values()))["count"]
+    header = ["distance", f"all {found['trials']} trials", "95 %", f"{count} new references"]
+    return table([*header, "95 %"], rows)
 
 
 def gain_sentence() -> str:
@@ -78,7 +76,7 @@ def kinds_table() -> str:
 def confidence_table() -> str:
     rows = read("evidence")["votes"]["confidence"]
     names = ["LPIPS-Sat", "DISTS", "LPIPS-vgg", "LPIPS-alex", "SSIM"]
-    names += [*read("evidence")["votes"]["jury"]]
+    names += [*read("evidence")["votes"]["jury"]["overall"]]
     body = [
         [
             f"{row['name']} ({row['trials']})",
@@ -93,15 +91,15 @@ def confidence_table() -> str:
 def limit_sentence() -> str:
     found = read("evidence")["votes"]
     raters, ours = found["raters"], found["overall"]["LPIPS-Sat"]["mean"]
-    (_, one), (jury, majority) = found["jury"].items()
+    (_, one), (jury, majority) = found["jury"]["overall"].items()
     pairs = ", ".join(
         f"{row['pair']} ({row['lost']:g} of {row['trials']})" for row in found["lost"][:6]
     )
     guess, fairly, _ = (row["agreement"] for row in found["confidence"])
     return (
         f"How much could be won? Raters who took no part in the release saw these trials too; "
-        f"nothing was fitted to their votes. One of them wins {one['overall']['mean']:.3f} of the "
-        f"votes, {jury} {majority['overall']['mean']:.3f} ({span(majority['overall'])}), and "
+        f"nothing was fitted to their votes. One of them wins {one['mean']:.3f} of the "
+        f"votes, {jury} {majority['mean']:.3f} ({span(majority)}), and "
         f"LPIPS-Sat {ours:.3f}. Two raters of the release agree on {raters['agree']:.3f} of the "
         f"{raters['pairs']} trials that two of them saw. Of the guesses the majority wins "
         f"{guess[jury]:.2f} and LPIPS-Sat {guess['LPIPS-Sat']:.2f}; of the fairly sure votes "
@@ -120,7 +118,8 @@ def sources_sentence() -> str:
 
 
 def ladders_table() -> str:
-    found, landsat = read("evidence")["ladders"], read("evidence")["ladders_landsat"]
+    sets = ladder_sets()
+    found, landsat = sets["EuroSAT"], sets["Landsat"]
     names = list(found["kinds"]["blur"])
     rows = []
     for kind, of in found["kinds"].items():
@@ -128,7 +127,7 @@ def ladders_table() -> str:
         rising = f"{truly['LPIPS-Sat']:.2f} ({truly['chips']})" if truly["chips"] else "-"
         state = ""
         if kind in found["must"]:
-            failed = [name for name, ladders in ladder_sets().items() if kind in ladders["failed"]]
+            failed = [name for name, ladders in sets.items() if kind in ladders["failed"]]
             state = f"**not on {' and '.join(failed)}**" if failed else "yes"
         both = [f"{again[name]['mean']:.2f}" for name in ("LPIPS-Sat", "PSNR")]
         rows.append([kind, *(f"{of[name]['mean']:.2f}" for name in names), rising, *both, state])
@@ -149,10 +148,10 @@ def ladders_sentence() -> str:
     for name, found in ladder_sets().items():
         failed = found["failed"]
         passed = [kind for kind in found["must"] if kind not in failed]
-        text = f"on {name} {', '.join(passed)} reach it"
-        sentences.append(
-            f"{text}, not {', '.join(failed)}" if failed else f"on {name} all reach it"
+        text = (
+            f"{', '.join(passed)} reach it, not {', '.join(failed)}" if failed else "all reach it"
         )
+        sentences.append(f"on {name} {text}")
     asked = f"Of the kinds for which this project asks {found['target']}"
     return f"{asked}: {'; '.join(sentences)}."
 
@@ -239,8 +238,7 @@ def draw(folder: Path) -> None:
 
     found = read("evidence")
     figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    of_raters = {name: row["overall"] for name, row in found["votes"]["jury"].items()}
-    draw_agreement(axis, found["votes"]["overall"], of_raters)
+    draw_agreement(axis, found["votes"]["overall"], found["votes"]["jury"]["overall"])
     figure.savefig(folder / "agreement.png", dpi=90)
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
     labels = {"shift": "shift, px", "gain": "global gain", "haze": "share of haze"}

@@ -35,23 +35,24 @@ def measure(distances: dict[str, Rival], folder: Path, cache: Path) -> dict[str,
     return {
         "trials": len(validation),
         "votes": int(validation.table["votes"].sum()),
-        "overall": {name: numbers(bootstrap_mean(v, clusters)) for name, v in per_trial.items()},
-        "new_references": {
-            name: numbers(bootstrap_mean(v[new], clusters[new])) for name, v in per_trial.items()
-        },
-        "jury": {
-            name: {
-                "overall": numbers(bootstrap_mean(v, clusters)),
-                "new_references": numbers(bootstrap_mean(v[new], clusters[new])),
-            }
-            for name, v in of_raters.items()
-        },
+        **shares(per_trial, clusters, new),
+        "jury": shares(of_raters, clusters, new),
         "gain_over": {"peer": REFERENCE, **numbers(bootstrap_mean(gain, clusters))},
         "groups": groups(per_trial, validation),
         "confidence": by_confidence({**per_trial, **of_raters}, validation),
         "lost": lost(per_trial["LPIPS-Sat"], validation),
         "raters": two_raters(pd.read_csv(folder / "votes.csv")),
         "leave_one_source_out": cards()["lin"]["heads"]["leave_one_source_out"],
+    }
+
+
+def shares(
+    per_trial: dict[str, NDArray[np.float64]], clusters: NDArray[Any], new: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Intervals of every name, over all trials and over those with ``new`` references."""
+    return {
+        part: {name: numbers(bootstrap_mean(v[of], clusters[of])) for name, v in per_trial.items()}
+        for part, of in (("overall", np.ones_like(new)), ("new_references", new))
     }
 
 
@@ -74,10 +75,13 @@ def jury(trials: Judgements) -> dict[str, NDArray[np.float64]]:
         raise ValueError(f"the jury saw satellite-2afc v1, not {trials.about.get('name', 'these')}")
     votes = pd.read_csv(JURY).assign(b=lambda table: table["choice"] == "B")
     choices = votes.pivot(index="id", columns="rater", values="b").loc[trials.table["id"]]
-    chose_b = choices.to_numpy(np.float64)
-    share = trials.share_b
-    one = (chose_b * share[:, None] + (1 - chose_b) * (1 - share[:, None])).mean(axis=1)
-    majority = np.where(chose_b.mean(axis=1) > 0.5, share, 1 - share)
+    chose_b = torch.from_numpy(choices.to_numpy(np.float64, copy=True))
+
+    def won(for_b: torch.Tensor) -> NDArray[np.float64]:
+        return evaluate.agreement(for_b, 1 - for_b, trials.share_b)
+
+    one = np.mean([won(of_one) for of_one in chose_b.T], axis=0)
+    majority = won(chose_b.mean(dim=1))
     count = chose_b.shape[1]
     return {"another rater": one, f"the majority of {count} other raters": majority}
 

@@ -197,8 +197,7 @@ def rebuild(
 
     Its trials and votes are part of the package, its images are not. References come out exactly,
     or it fails. So do the sides of v2 and v3; in those of v1 noise falls elsewhere than the raters
-    saw.
-    Prints what was made.
+    saw. Prints what was made.
     """
     from ..calibration.rebuild import rebuild as remake
 
