@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,13 @@ from torch import Tensor
 
 from .. import __version__
 from ..backbones.ssl4eo import PUBLISHED, RGB
-from ..errors import OutputExistsError, WeightsError
+from ..errors import WeightsError
 from ..lpips import CONFIG_FILE, LPIPSSat
-from ..weights import STATE_FILE
+from ..outputs import whole_folder
+from ..weights import STATE_FILE, shipped
 from . import evaluate, heads
-from .judgements import VALIDATION_STEP, Judgements
+from .judgements import VALIDATION_STEP, JudgementError, Judgements
 
-# What LPIPSSat.save_pretrained writes.
-FILES = {CONFIG_FILE, STATE_FILE, "README.md"}
 # What the card of weights says of where they come from, for the card of what is made from them.
 INHERITED = ("name", "version", "sha256", "raters", "licence", "pretraining", "tuning", "backbone")
 
@@ -41,7 +38,7 @@ def load_backbone(source: str, checkpoint: str | None = None) -> LPIPSSat:
         raise WeightsError(
             f"a checkpoint goes with one of {', '.join(PUBLISHED)}, not with {source!r}"
         )
-    if not folder.is_dir():
+    if source in shipped() or not folder.is_dir():
         config = None if checkpoint is None else {"checkpoint": checkpoint}
         return _begin(LPIPSSat(source, radiometry="display", backbone_config=config))
     if (folder / STATE_FILE).is_file():
@@ -103,22 +100,28 @@ def _begin(metric: LPIPSSat) -> LPIPSSat:
     return metric
 
 
-def check_folder(out: Path, *, overwrite: bool) -> None:
-    """Refuse an output that exists; with ``overwrite``, unless it is a metric and nothing else."""
-    if out.exists() and not overwrite:
-        raise OutputExistsError(f"{out} exists: choose another name or pass --overwrite")
-    if out.exists() and not (out.is_dir() and {file.name for file in out.iterdir()} == FILES):
-        raise OutputExistsError(
-            f"{out} is not just {', '.join(sorted(FILES))}: it is not replaced; remove it first"
+def split(trials: Judgements) -> tuple[Judgements, Judgements]:
+    """(training, validation) trials; JudgementError if either are too few to make a metric of."""
+    training, validation = trials.split()
+    references = training.table["crop"].nunique()
+    if references < 2 or not len(validation):
+        raise JudgementError(
+            f"expected trials of two references or more to fit (id % {VALIDATION_STEP} > 0) and "
+            f"one trial or more to validate (id % {VALIDATION_STEP} == 0), got {references} and "
+            f"{len(validation)}: add judgements"
         )
+    return training, validation
 
 
-def calibrate(metric: LPIPSSat, trials: Judgements, *, name: str, out: Path) -> pd.DataFrame:
+def calibrate(
+    metric: LPIPSSat, trials: Judgements, *, name: str, out: Path, overwrite: bool = False
+) -> pd.DataFrame:
     """Fit the heads on the training trials, write the folder ``out``, return the evidence.
 
     The validation trials (id % 5 == 0) play no part in the fit or in the choice of its strength.
+    ``overwrite``: replace ``out`` if it holds weights. Raises JudgementError, see `split`.
     """
-    training, _ = trials.split()
+    training, _ = split(trials)
     of_a, of_b = heads.per_channel(metric, training)
     chosen = heads.choose(of_a, of_b, training)
     heads.set_heads(metric, chosen.weights)
@@ -129,17 +132,25 @@ def calibrate(metric: LPIPSSat, trials: Judgements, *, name: str, out: Path) -> 
         "leave_one_source_out": leave_one_source_out(of_a, of_b, training, chosen.strength),
     }
     variant = "lin: linear heads on frozen features"
-    return publish(metric, trials, name=name, out=out, variant=variant, heads=fitted)
+    facts = {"variant": variant, "heads": fitted}
+    return publish(metric, trials, name=name, out=out, overwrite=overwrite, **facts)
 
 
 def publish(
-    metric: LPIPSSat, trials: Judgements, *, name: str, out: Path, **facts: Any
+    metric: LPIPSSat,
+    trials: Judgements,
+    *,
+    name: str,
+    out: Path,
+    overwrite: bool = False,
+    **facts: Any,
 ) -> pd.DataFrame:
     """Measure ``metric`` on the validation trials, write it with its card, return the evidence.
 
-    ``facts``: what the card shall say of this way of making it.
+    ``overwrite``: replace ``out`` if it holds weights. ``facts``: what the card shall say of this
+    way of making it. Raises JudgementError, see `split`.
     """
-    training, validation = trials.split()
+    training, validation = split(trials)
     scores = agreements(metric, validation)
     ours = scores["LPIPS-Sat"]
     new = ~validation.table["cluster"].isin(set(training.table["cluster"])).to_numpy()
@@ -164,7 +175,7 @@ def publish(
         metric.card["licence"] += f"; backbone: {of_backbone}"
     # Judged on display patches; what is saved starts, as LPIPSSat does, with reflectance.
     metric.config.update(radiometry="reflectance", bands=list(metric.to_input.composite))
-    save(metric, out)
+    save(metric, out, overwrite=overwrite)
     return table
 
 
@@ -222,21 +233,16 @@ def leave_one_source_out(
     return {name: round(float(scores[sources == name].mean()), 4) for name in names}
 
 
-def save(metric: LPIPSSat, out: Path) -> None:
-    """Write weights and card into the folder ``out``, whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        metric.save_pretrained(beside)
-        digest = hashlib.sha256((beside / STATE_FILE).read_bytes()).hexdigest()
-        metric.card["sha256"] = digest
-        (beside / "README.md").unlink()  # an existing one would be kept, without the hash
-        metric.save_pretrained(beside)
-        for file in beside.iterdir():
-            file.chmod(0o644)  # made private by mkdtemp and safetensors
-        beside.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        beside.replace(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+def save(metric: LPIPSSat, out: Path, *, overwrite: bool = False) -> None:
+    """Write weights and card into the folder ``out``, whole or not at all.
+
+    OutputExistsError if it exists, unless ``overwrite`` and it holds weights.
+    """
+    with whole_folder(out, mark=STATE_FILE, overwrite=overwrite) as folder:
+        metric.save_pretrained(folder)
+        metric.card["sha256"] = hashlib.sha256((folder / STATE_FILE).read_bytes()).hexdigest()
+        (folder / "README.md").unlink()  # an existing one would be kept, without the hash
+        metric.save_pretrained(folder)
+        for file in folder.iterdir():
+            file.chmod(0o644)  # made private by safetensors
+        folder.chmod(0o755)

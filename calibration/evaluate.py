@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..functional import mae, psnr, sam, ssim
 from ..stats import Interval, bootstrap_mean
-from .judgements import Judgements
+from .judgements import JudgementError, Judgements
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -62,9 +62,14 @@ def pair_distances(
 def agreement(of_a: Tensor, of_b: Tensor, share_b: NDArray[np.float64]) -> NDArray[np.float64]:
     """Per trial, the share of votes on the side that the distance prefers; a tie gives 0.5.
 
-    The 2AFC score of Zhang et al. 2018, sec. 3.1.
+    The 2AFC score of Zhang et al. 2018, sec. 3.1. Raises JudgementError if a distance is NaN.
     """
     a, b = of_a.double().numpy(), of_b.double().numpy()
+    if undefined := int(np.isnan(a).sum() + np.isnan(b).sum()):
+        raise JudgementError(
+            f"expected numbers, but {undefined} of {2 * len(a)} distances are NaN: leave out the "
+            "trials for which the distance is not defined"
+        )
     return np.where(a > b, share_b, np.where(a < b, 1 - share_b, 0.5))
 
 

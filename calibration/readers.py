@@ -135,15 +135,16 @@ def read_same_different(path: Path) -> SameDifferent:
 def read_pairs(path: Path) -> Judgements:
     """A table of pairs; rows of the same three images are votes on one trial."""
     table = _read_table(path)
-    for column, default in (("confidence", np.nan), ("source", path.stem)):
-        table[column] = table.get(column, default)
+    table["confidence"] = table.get("confidence", np.nan)
+    table["source"] = _sources(table, path)
     if "share_b" not in table:
         if unknown := sorted(set(table["choice"].astype(str)) - {"A", "B"}):
             raise JudgementError(f"{path}: choices must be A or B, got {unknown}")
         table["share_b"] = (table["choice"] == "B").astype(float)
     if not table["share_b"].between(0, 1).all():
         raise JudgementError(f"{path}: share_b must lie in [0, 1]")
-    trials = table.groupby(["source", "ref", "a", "b"], sort=False, as_index=False).agg(
+    same = table.groupby(["source", "ref", "a", "b"], sort=False, as_index=False, dropna=False)
+    trials = same.agg(
         share_b=("share_b", "mean"), votes=("share_b", "size"), confidence=("confidence", "mean")
     )
     images = [[path.parent / str(row[side]) for side in ("ref", "a", "b")] for row in _rows(trials)]
@@ -164,7 +165,7 @@ def read_opinions(path: Path) -> Opinions:
             "cluster": table["ref"].astype(str),
             "mos": table["mos"],
             "std": table.get("std", np.nan),
-            "source": table.get("source", path.stem),
+            "source": _sources(table, path),
             "held_out": _held_out(table["ref"].astype(str)),
         }
     )
@@ -277,6 +278,12 @@ def _read_table(path: Path) -> pd.DataFrame:
     if table.empty:
         raise JudgementError(f"{path} has no rows")
     return table
+
+
+def _sources(table: pd.DataFrame, path: Path) -> pd.Series:
+    """The column ``source``; where it is empty or missing, the name of the file."""
+    given = pd.Series(table.get("source"), table.index, dtype=object)
+    return given.fillna(path.stem).astype(str)
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -178,6 +178,6 @@ def _write(
     with whole_folder(out, mark=CARD_FILE, overwrite=overwrite) as folder:
         trials.to_csv(folder / "trials.csv", index=False)
         votes[votes["id"].isin(trials["id"])].to_csv(folder / "votes.csv", index=False)
-        np.savez(folder / "images.npz", allow_pickle=False, **images)
+        np.savez(folder / "images.npz", ref=images["ref"], a=images["a"], b=images["b"])
         text = json.dumps({**card, "rebuilt": report}, indent=2) + "\n"
         (folder / CARD_FILE).write_text(text, encoding="utf-8")

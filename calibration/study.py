@@ -18,21 +18,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import __version__
 from ..backbones.pretrain import PretrainConfig, pretrain
-from ..backbones.runs import Sampler, read_config
+from ..backbones.runs import Sampler, is_a, read_config
 from ..errors import WeightsError
 from ..lpips import LPIPSSat
+from ..weights import shipped
 from . import heads
 from .calibrate import load_backbone
 from .distances import DISTANCES
 from .distortions import KINDS, distort
 from .evaluate import agreement, summarise
 from .judgements import Judgements
+from .ladders import build_ladders
 
 SPEED_SIDE, SPEED_BATCH, SPEED_REPEATS = 256, 2, 3
 
@@ -67,6 +70,11 @@ class Experiment:
                 )
         if bool(self.pretext) != bool(self.steps):
             raise WeightsError("pretext and steps go together: what to train on, and how long")
+        if self.backbone_config and self.backbone in shipped():
+            raise WeightsError(
+                f"backbone_config is for an architecture, but {self.backbone!r} are weights with a "
+                "config of their own: leave backbone_config out, or name another backbone"
+            )
 
 
 Row = dict[str, str | float | int]
@@ -75,18 +83,19 @@ Row = dict[str, str | float | int]
 def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
     """An experiment from a TOML file, with ``KEY=VALUE`` changes."""
     experiment = read_config(Experiment, path)
+    known = dataclasses.asdict(experiment)
+    changed: dict[str, Any] = {}
     for change in changes:
         key, separator, text = change.partition("=")
-        known = dataclasses.asdict(experiment)
         if not separator or key not in known:
             raise WeightsError(
                 f"cannot set {change!r}: pass KEY=VALUE with a key of {', '.join(known)}"
             )
         value = text if isinstance(known[key], str) else _value(text, change)
-        if not isinstance(value, type(known[key])):
+        if not is_a(type(known[key]), value):
             raise WeightsError(f"{key} must be {type(known[key]).__name__}, got {text!r}")
-        experiment = dataclasses.replace(experiment, **{key: value})
-    return experiment
+        changed[key] = value
+    return dataclasses.replace(experiment, **changed)
 
 
 def _value(text: str, change: str) -> Any:
@@ -192,26 +201,10 @@ def _ladders(
         return None
     if sample is None:
         raise WeightsError("ladders need clean patches: pass --eurosat")
-    rng, names = np.random.default_rng([experiment.seed, 1]), list(KINDS)
-    clean = [sample(rng) for _ in range(experiment.ladders)]
-    kinds = [names[k] for k in rng.integers(len(names), size=len(clean))]
-    low = rng.uniform(0, 0.7, len(clean))
-    high = rng.uniform(low + 0.25, 1)
-    sides = [
-        [distort(p, k, s, rng) for p, k, s in zip(clean, kinds, severity, strict=True)]
-        for severity in (high, low)
-    ]
-    compare = DISTANCES[experiment.distance]
-    with torch.no_grad():
-        reference, *of_sides = (
-            metric.backbone(metric.to_input(torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2)))
-            for x in (clean, *sides)
-        )
-        harsh, gentle = (
-            torch.cat([compare(f, r) for f, r in zip(side, reference, strict=True)], dim=1)
-            for side in of_sides
-        )
-    return harsh, gentle
+    built = build_ladders(experiment.ladders, sample, experiment.seed, often={})
+    clean, gentle, *_, harsh = built.images.swapaxes(0, 1)
+    pairs = Judgements(pd.DataFrame(index=range(len(clean))), clean, harsh, gentle)
+    return heads.per_channel(metric, pairs, compare=DISTANCES[experiment.distance])
 
 
 def _left_out(

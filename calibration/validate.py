@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ from .readers import (
 Part = Literal["validation", "all"]
 Floats = NDArray[np.float64]
 Scores = Callable[[Distance], Iterator[tuple[str, Interval]]]
+NOTHING = Interval(math.nan, math.nan, math.nan, count=0, clusters=0)
 
 
 def load_weights(source: str) -> LPIPSSat:
@@ -43,6 +45,9 @@ def load_weights(source: str) -> LPIPSSat:
 
 def validate(metric: LPIPSSat, path: Path, *, part: Part = "validation") -> pd.DataFrame:
     """One row per score and distance, with 95 % intervals over reference images.
+
+    Columns: score, metric, value, low, high; judged and references, the numbers it rests on.
+    Judgements of images for which a distance is NaN (SAM: a black one) do not count in its rows.
 
     - choices: ``2AFC``, the mean share of votes on the side that the distance prefers;
     - same or different: ``JND mAP``, average precision, meaned over the groups of the set;
@@ -98,25 +103,34 @@ def _some(keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _score_choices(distance: Distance, trials: Judgements) -> Iterator[tuple[str, Interval]]:
     of_a, of_b = evaluate.pair_distances(distance, trials)
-    scores = evaluate.agreement(of_a, of_b, trials.share_b)
-    yield "2AFC", evaluate.summarise(scores, trials)
+    known = ~(of_a.isnan() | of_b.isnan())
+    trials = trials.where(known.numpy())
+    scores = evaluate.agreement(of_a[known], of_b[known], trials.share_b)
+    yield "2AFC", evaluate.summarise(scores, trials) if len(trials) else NOTHING
 
 
 def _score_same(distance: Distance, pairs: SameDifferent) -> Iterator[tuple[str, Interval]]:
     of = evaluate.distances(distance, pairs.image, pairs.ref).double().numpy()
+    known = ~np.isnan(of)
+    of, same, group = of[known], pairs.same[known], pairs.group[known]
 
     def mean_precision(rows: NDArray[np.intp]) -> float:
         of_groups = [
-            evaluate.average_precision(of[part], pairs.same[part])
-            for part in (rows[pairs.group[rows] == name] for name in np.unique(pairs.group[rows]))
+            evaluate.average_precision(of[part], same[part])
+            for part in (rows[group[rows] == name] for name in np.unique(group[rows]))
         ]
         return float(np.mean(of_groups))
 
-    yield "JND mAP", bootstrap(mean_precision, np.arange(len(of)))
+    yield "JND mAP", bootstrap(mean_precision, np.arange(len(of))) if len(of) else NOTHING
 
 
 def _score_opinions(distance: Distance, opinions: Opinions) -> Iterator[tuple[str, Interval]]:
     of = evaluate.distances(distance, opinions.image, opinions.ref).double().numpy()
+    known = ~np.isnan(of)
+    if not known.any():
+        yield from (("SRCC", NOTHING), ("PLCC", NOTHING))
+        return
+    of, opinions = of[known], opinions.where(known)
     of = np.clip(of, *_ends(of))  # the PSNR of an image that equals its reference is infinite
     mos, clusters = opinions.table["mos"].to_numpy(), opinions.table["cluster"].to_numpy()
     mapped = logistic_fit(of, mos)

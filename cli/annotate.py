@@ -16,21 +16,6 @@ def annotate() -> None:
     """Collect perceptual judgements on your own scenes, with a page for your raters."""
 
 
-class _Method(options.ParamType):
-    """`NAME=FOLDER` -> (name, folder)."""
-
-    name = "NAME=FOLDER"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Path]:
-        """Split at the first equals sign."""
-        name, equals, folder = str(value).partition("=")
-        if not (name and equals and folder):
-            self.fail(f"expected NAME=FOLDER, got {value!r}", param, ctx)
-        return name, Path(folder)
-
-
 @annotate.command()
 @options.path_argument("scenes", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
@@ -41,7 +26,7 @@ class _Method(options.ParamType):
 @click.option(
     "--method",
     "methods",
-    type=_Method(),
+    type=options.Named("NAME=FOLDER", item=Path),
     multiple=True,
     help="Compare predictions: FOLDER holds one per scene, same name, same grid. Repeat it.",
 )

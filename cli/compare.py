@@ -17,6 +17,7 @@ from . import options
 if TYPE_CHECKING:
     from ..compare import Duel, MetricComparison
 
+WIDE = 1000  # columns of a file or a pipe, which have no edge to fold long names at
 BETTER = {
     True: "higher is better",
     False: "lower is better",
@@ -43,6 +44,7 @@ def compare(tables: tuple[Path, ...], common: bool, level: float, seed: int, as_
     the intervals of the paired differences, which hold for all pairs of methods at once, contain 0.
     """
     from ..compare import compare as compare_tables
+    from ..compare import remarks
     from ..results import read_results
     from ..stats import least_clusters
 
@@ -51,12 +53,18 @@ def compare(tables: tuple[Path, ...], common: bool, level: float, seed: int, as_
     names = options.method_names(tables)
     read = {name: read_results(path) for name, path in zip(names, tables, strict=True)}
     found = compare_tables(read, common=common, level=level, seed=seed)
+    warnings = remarks(read)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
     if as_json:
         facts = {"level": level, "seed": seed, "simultaneous": "max |t|, per metric"}
         listed = [dataclasses.asdict(metric) for metric in found]
-        click.echo(json.dumps(options.plain({**facts, "metrics": listed}), indent=2))
+        whole = {**facts, "warnings": warnings, "metrics": listed}
+        click.echo(json.dumps(options.plain(whole), indent=2))
         return
     console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = WIDE
     for metric in found:
         console.print(Group(_standings(metric, level), _duels(metric, level), ""))
     least, most = least_clusters(level), max((metric.clusters for metric in found), default=0)
@@ -76,8 +84,8 @@ def _standings(metric: MetricComparison, level: float) -> Table:
         title_style="bold",
         title_justify="left",
     )
-    for name in ("rank", "method"):
-        table.add_column(name)
+    table.add_column("rank")
+    table.add_column("method", overflow="fold")
     for name in ("mean", f"{100 * level:g} % interval", "median"):
         table.add_column(name, justify="right")
     for line in metric.standings:
@@ -95,11 +103,11 @@ def _standings(metric: MetricComparison, level: float) -> Table:
 
 def _duels(metric: MetricComparison, level: float) -> Table:
     table = Table()
-    table.add_column("first - second")
+    table.add_column("first - second", overflow="fold")
     table.add_column("mean", justify="right")
     table.add_column(f"{100 * level:g} % interval", justify="right", no_wrap=True)
     table.add_column("wins", justify="right")
-    table.add_column("verdict")
+    table.add_column("verdict", overflow="fold")
     for duel in metric.duels:
         difference = duel.difference
         table.add_row(

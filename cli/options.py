@@ -49,24 +49,32 @@ class CommaList(ParamType):
 
 
 class Named(ParamType):
-    """`name=value` -> ("name", "value")."""
+    """`name=value` -> ("name", "value"), each converted by `key` and `item`."""
 
-    name = "NAME=VALUE"
+    def __init__(
+        self,
+        name: str = "NAME=VALUE",
+        *,
+        key: Callable[[str], str] = str,
+        item: Callable[[str], Any] = str,
+    ) -> None:
+        self.name, self.key, self.item = name, key, item
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
+    ) -> tuple[str, Any]:
         """Split at the first `=`; an empty side is a usage error."""
         key, _, text = str(value).partition("=")
         if not key or not text:
             self.fail(f"expected {self.name}, got {value!r}", param, ctx)
-        return key.lower(), text
+        return self.key(key), self.item(text)
 
 
 NAMES = CommaList()
-NAMED = Named()
+NAMED = Named(key=str.lower)  # names of metrics are in any case
 NUMBERS = CommaList(float, "NUMBER,...")
 
+BETTER = {True: "higher", False: "lower", None: "near 0"}
 BANDS = "Bands to compare, such as B04,B03,B02; names those of files without names."
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
@@ -74,6 +82,12 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace an output th
 
 def radiometry(command: F) -> F:
     """Add the options that say what the numbers in the files mean."""
+    command = click.option(
+        "--pred-dn",
+        "floating_dn",
+        is_flag=True,
+        help="Floating numbers of PRED are DN, not values: --radiometry and --scale apply to them.",
+    )(command)
     return _radiometry(command, "", "", BANDS)
 
 
@@ -120,6 +134,7 @@ def radiometry_options(
     scale: tuple[float, ...] | None,
     offset: tuple[float, ...] | None,
     nodata: float | None,
+    floating_dn: bool = False,
 ) -> RadiometryOptions:
     """What the user said, as `open_pair` takes it; one number stands for all bands."""
 
@@ -127,21 +142,34 @@ def radiometry_options(
         return values[0] if values is not None and len(values) == 1 else values
 
     return RadiometryOptions(
-        preset=preset, scale=number(scale), offset=number(offset), nodata=nodata
+        preset=preset,
+        scale=number(scale),
+        offset=number(offset),
+        nodata=nodata,
+        floating_dn=floating_dn,
     )
 
 
 def eurosat(*, required: bool) -> Callable[[F], F]:
     """Add the options that say where the EuroSAT chips are."""
 
+    def check(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+        if value is None and ctx.params["download"]:
+            raise click.UsageError("--download needs --eurosat: where to put it")
+        return value
+
     def add(command: F) -> F:
         command = click.option(
-            "--download", is_flag=True, help="Let torchvision download EuroSAT to --eurosat."
+            "--download",
+            is_flag=True,
+            is_eager=True,  # read before --eurosat, which is checked against it
+            help="Let torchvision download EuroSAT to --eurosat.",
         )(command)
         return click.option(
             "--eurosat",
             type=click.Path(path_type=Path),
             required=required,
+            callback=check,
             help="EuroSAT RGB: its zip, its folder, or where to download it.",
         )(command)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -20,17 +21,14 @@ from ..errors import OutputExistsError, UnknownMetricError
 from ..outputs import check_output
 from . import options
 from .score_alignment import alignment_options
-from .score_set import SetRun, score_pairs, set_options
+from .score_set import SetRun, is_folder, score_pairs, set_options, tell_left_out
 
 if TYPE_CHECKING:
     from ..harmonize import Fit
     from ..raster import Resampling
     from ..scoring import PairResult
-    from ..suites import Settings
     from ..tiled import TileMetric
     from ..work import ScoreOptions
-
-BETTER = {True: "higher", False: "lower", None: "near 0"}
 
 
 @click.command()
@@ -103,12 +101,18 @@ def score(
     """
     how = SetRun(**{name: said.pop(name) for name in SetRun.__annotations__})
     scoring = _options(**said, tiles=how.tiles, tile=how.tile_size)
-    if how.asked_for or ref is None or (Path(pred).is_dir() and Path(ref).is_dir()):
-        if map_path is not None:
-            raise click.UsageError("--map draws one pair of rasters, not a set")
-        score_pairs(pred, ref, mask, lr, scoring, how, as_json=as_json, overwrite=overwrite)
-    else:
-        _score_one(pred, ref, mask, lr, scoring, as_json, map_path, overwrite)
+    folders = is_folder(pred) and is_folder(ref)
+    if how.allow_missing and not folders:
+        raise click.UsageError("--allow-missing is for two folders: leave it out")
+    try:
+        if how.asked_for or ref is None or folders:
+            if map_path is not None:
+                raise click.UsageError("--map draws one pair of rasters, not a set")
+            score_pairs(pred, ref, mask, lr, scoring, how, as_json=as_json, overwrite=overwrite)
+        else:
+            _score_one(pred, ref, mask, lr, scoring, as_json, map_path, overwrite)
+    except UnknownMetricError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _options(
@@ -158,7 +162,7 @@ def _score_one(
     from ..items import Item
     from ..raster import MapWriter
     from ..scoring import score_pair
-    from ..work import open_item
+    from ..work import build_metrics, open_item
 
     if map_path is not None:
         check_output(map_path, overwrite=overwrite)
@@ -166,7 +170,8 @@ def _score_one(
     with ExitStack() as stack:
         item = Item(id=pred, pred=pred, ref=ref, scene=pred, mask=mask, lr=lr)
         pair = stack.enter_context(open_item(item, how))
-        chosen = _choose(how.suite, how.metrics, how.settings(*pair.facts))
+        chosen = build_metrics(how, *pair.facts)
+        tell_left_out(how, [pair.facts])
         writer = None
         if map_path is not None:
             tags = {"PRED": pred, "REF": ref, **_provenance(chosen)}
@@ -198,7 +203,7 @@ def _score_one(
         click.echo(f"map: {map_path}", err=True)
 
 
-def _provenance(metrics: list[TileMetric]) -> dict[str, str]:
+def _provenance(metrics: Sequence[TileMetric]) -> dict[str, str]:
     """Tags of a map: which version and which weights drew it."""
     cards = [metric.card for metric in metrics if hasattr(metric, "card")]
     weights = {
@@ -212,22 +217,6 @@ def _check_no_input(map_path: str, inputs: list[str]) -> None:
     for path in map(Path, inputs):
         if path.exists() and Path(map_path).exists() and path.samefile(map_path):
             raise OutputExistsError(f"{map_path} is an input: choose another name for the map")
-
-
-def _choose(suite: str | None, names: tuple[str, ...], settings: Settings) -> list[TileMetric]:
-    """Build the metrics asked for; a name that does not apply is a usage error."""
-    from .. import suites
-
-    hint = "--suite"
-    try:
-        group = suites.members(suite or "default", settings) if suite or not names else []
-        if suite:
-            for reason in suites.left_out(suite, settings):
-                click.echo(f"left out of {suite}: {reason}", err=True)
-        hint = "--metrics"
-        return suites.build([*group, *names], settings)
-    except UnknownMetricError as error:
-        raise click.BadParameter(str(error), param_hint=hint) from error
 
 
 def _table(result: PairResult) -> Table:
@@ -245,5 +234,5 @@ def _table(result: PairResult) -> Table:
     table.add_column("better")
     for item in result.scores:
         shown = "undefined" if math.isnan(item.value) else f"{item.value:.4f}"
-        table.add_row(item.name, shown, item.unit, BETTER[item.higher_is_better])
+        table.add_row(item.name, shown, item.unit, options.BETTER[item.higher_is_better])
     return table

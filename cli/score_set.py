@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,16 +14,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import UnknownMetricError
 from . import options
 
 if TYPE_CHECKING:
     from ..items import Item
+    from ..radiometry import Kind
     from ..results import Results
     from ..work import ScoreOptions
 
+    # As `RasterPair.facts` gives them: bands, kind, lr_factor, gsd.
+    Facts = tuple[tuple[str, ...], Kind, int | None, float | None]
+
 F = TypeVar("F", bound=Callable[..., Any])
 MANIFESTS = (".csv", ".parquet")
+MAX_INVALID = 0.1  # share of pixels that may not count before a row is warned of, as in a report
 SHOWN = 10  # failures listed before the rest is counted
 
 
@@ -62,7 +67,9 @@ def set_options(command: F) -> F:
                 help="Side of a tile in pixels; a smaller one takes less memory and more time.",
             ),
             click.option(
-                "--allow-missing", is_flag=True, help="Leave out images that have no counterpart."
+                "--allow-missing",
+                is_flag=True,
+                help="Leave out images of a folder that have no counterpart in the other.",
             ),
             click.option(
                 "--workers",
@@ -103,25 +110,42 @@ def score_pairs(
             text = f"{len(items)} pairs" + (f", {failures} failed" if failures else "")
             bar.update(task, advance=share, description=text)
 
-        try:
-            results = score_set(
-                items,
-                scoring,
-                how.out,
-                workers=how.workers,
-                dask=how.dask,
-                overwrite=overwrite,
-                progress=advance,
-            )
-        except UnknownMetricError as error:
-            raise click.UsageError(str(error)) from error
+        results = score_set(
+            items,
+            scoring,
+            how.out,
+            workers=how.workers,
+            dask=how.dask,
+            overwrite=overwrite,
+            progress=advance,
+        )
     if as_json:
         click.echo(json.dumps(options.plain(_summary(results)), indent=2))
     else:
         Console(highlight=False, emoji=False).print(_table(results))
+    lr_factor = int(scoring.factor or 4) if any(item.lr for item in items) else None
+    bands = map(tuple, results.provenance["bands"])
+    tell_left_out(scoring, ((names, "reflectance", lr_factor, None) for names in bands))
     _tell(results, how.out)
     if len(results.failed):
         raise click.exceptions.Exit(1)
+
+
+def tell_left_out(scoring: ScoreOptions, found: Iterable[Facts]) -> None:
+    """Say on stderr which metrics of --suite do not apply to images with these facts, and why."""
+    from ..suites import left_out
+
+    if scoring.suite is not None:
+        reasons = [left_out(scoring.suite, scoring.settings(*facts)) for facts in found]
+        for reason in dict.fromkeys(chain.from_iterable(reasons)):
+            click.echo(f"left out of {scoring.suite}: {reason}", err=True)
+
+
+def is_folder(name: str | None) -> bool:
+    """Whether a name is a folder of images, not a raster that is kept in a folder."""
+    from ..raster import is_store
+
+    return name is not None and Path(name).is_dir() and not is_store(name)
 
 
 def _items(
@@ -136,7 +160,7 @@ def _items(
         for role in [role for role, path in others.items() if path is not None]:
             raise click.UsageError(f"a manifest names them in its column {role}, without --{role}")
         return items_of_manifest(pred)
-    if not (Path(pred).is_dir() or Path(ref).is_dir()):
+    if not (is_folder(pred) or is_folder(ref)):
         name = Path(pred).stem
         return [Item(id=name, pred=pred, ref=ref, scene=name, **others)]
     given = {role: path for role, path in others.items() if path is not None}
@@ -148,6 +172,8 @@ def _items(
 
 
 def _summary(results: Results) -> dict[str, Any]:
+    import numpy as np
+
     from ..stats import summarise
 
     rows = results.scored
@@ -156,14 +182,18 @@ def _summary(results: Results) -> dict[str, Any]:
         for name, facts in results.metrics.items()
     }
     failed = results.failed[["id", "reason"]].to_dict("records")
-    return {**results.provenance, "metrics": found, "failures": failed}
+    shares, pixels = rows["valid_share"].to_numpy(), rows["pixels"].to_numpy()
+    share = float(np.average(shares, weights=pixels)) if len(rows) else 0.0
+    return {**results.provenance, "valid_share": share, "metrics": found, "failures": failed}
 
 
 def _table(results: Results) -> Table:
-    pairs, failed = results.provenance["pairs"], results.provenance["failed"]
+    summary = _summary(results)
+    pairs, failed = summary["pairs"], summary["failed"]
     what = "tiles" if results.tiled else "images"
     table = Table(
-        title=f"{pairs - failed} of {pairs} pairs scored, {len(results.scored)} {what}",
+        title=f"{pairs - failed} of {pairs} pairs scored, {len(results.scored)} {what}, "
+        f"{summary['valid_share']:.1%} valid",
         caption="intervals resample scenes",
         title_style="bold",
     )
@@ -172,8 +202,7 @@ def _table(results: Results) -> Table:
         table.add_column(name, justify="right")
     table.add_column("unit")
     table.add_column("better")
-    better = {True: "higher", False: "lower", None: "near 0"}
-    for name, found in _summary(results)["metrics"].items():
+    for name, found in summary["metrics"].items():
         mean = found["mean"]
         table.add_row(
             escape(name),
@@ -181,7 +210,7 @@ def _table(results: Results) -> Table:
             options.interval(mean["low"], mean["high"]),
             f"{found['median']:.4f}" if mean["count"] else "-",
             found["unit"],
-            better[found["higher_is_better"]],
+            options.BETTER[found["higher_is_better"]],
         )
     return table
 
@@ -193,6 +222,15 @@ def _tell(results: Results, out: Path | None) -> None:
         if len(several) > 1:
             shown = "; ".join(v if isinstance(v, str) else ",".join(v) for v in several)
             click.echo(f"warning: means mix pairs of several {key}: {shown}", err=True)
+    lacking = results.scored[results.scored["valid_share"] < 1 - MAX_INVALID]
+    if len(lacking):
+        worst = lacking.sort_values("valid_share").iloc[0]
+        click.echo(
+            f"warning: in {len(lacking)} of {len(results.scored)} rows more than {MAX_INVALID:.0%} "
+            f"of the pixels do not count (in {worst['id']} {1 - worst['valid_share']:.1%}): scores "
+            "compare only with those of predictions that lack the same",
+            err=True,
+        )
     doubtful = results.scored.drop_duplicates("id")
     doubtful = doubtful[doubtful["warning"] != ""]
     for row in doubtful.head(SHOWN).itertuples():

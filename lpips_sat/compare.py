@@ -16,6 +16,11 @@ from .items import listed
 from .results import Results
 from .stats import Difference, Interval, Summary, bootstrap_mean, paired_differences, summarise
 
+# What `score` may do to a prediction, and what the pairs of a table hold: both by their names in
+# its provenance. The options of a metric are among its settings.
+TREATMENTS = ("reproject", "register", "harmonize")
+HOLDS = ("bands", "kind", "ref_radiometry")
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -70,8 +75,8 @@ def compare(
         seed: of the bootstrap.
 
     Raises:
-        ResultsError: fewer than two tables, other images, other settings of a metric, or tiles
-            beside images.
+        ResultsError: fewer than two tables, other images, tiles beside images, or tables that
+            were not scored alike, see `differences`.
     """
     if len(tables) < 2:
         raise ResultsError(f"expected two tables or more to compare, got {len(tables)}")
@@ -131,12 +136,12 @@ def _duels(
     level: float,
     seed: int,
 ) -> list[Duel]:
-    differences = paired_differences(values, scenes, level=level, seed=seed)
+    paired = paired_differences(values, scenes, level=level, seed=seed)
     found = []
     for i, j in combinations(range(len(names)), 2):
         a, b = (values[:, i], values[:, j]) if better else (values[:, j], values[:, i])
         wins = bootstrap_mean((a > b) + 0.5 * (a == b), scenes, level=level, seed=seed)
-        found.append(Duel(names[i], names[j], differences[i, j], wins))
+        found.append(Duel(names[i], names[j], paired[i, j], wins))
     return found
 
 
@@ -153,23 +158,97 @@ def _rank(name: str, duels: list[Duel], better: bool | None, methods: int) -> tu
     return 1 + ahead, methods - behind
 
 
+def differences(first: Results, second: Results) -> list[str]:
+    """What makes the numbers of two tables differ besides the predictions: "NAME: THIS / THAT"."""
+    ours, theirs = first.provenance, second.provenance
+    found = []
+    for name in TREATMENTS:
+        found += _versus(name, *(side.get("options", {}).get(name) for side in (ours, theirs)))
+    for name in HOLDS:
+        found += _versus(name, *(sorted(side.get(name, [])) for side in (ours, theirs)))
+    for metric in first.metrics:
+        if metric in second.metrics:
+            one, other = (_flat(table.metrics[metric]) for table in (first, second))
+            for key in sorted(one.keys() | other.keys()):
+                found += _versus(f"{key} of {metric}", one.get(key), other.get(key))
+    if _same_references(first, second) is False:
+        paths = " / ".join(f"{table.table['ref'].iloc[0]} ..." for table in (first, second))
+        found.append(f"references: other pixels under the same names ({paths})")
+    return found
+
+
+def remarks(tables: Mapping[str, Results]) -> list[str]:
+    """What a reader of a comparison must know: other pixels count, other files are references."""
+    shares, refs = (_side_by_side(tables, column) for column in ("valid_share", "ref"))
+    first, *others = tables.values()
+    what = "tile" if first.tiled else "image"
+    found = []
+    if len(uneven := shares[shares.nunique(axis=1) > 1]):
+        means = ", ".join(f"{name} {100 * mean:.4g} %" for name, mean in uneven.mean().items())
+        count = f"{len(uneven)} {what}{'s' if len(uneven) > 1 else ''}"
+        found.append(f"valid pixels differ on {count} ({means}): scores are of different pixels")
+    moved = refs[refs.nunique(axis=1) > 1]
+    if len(moved) and any(_same_references(first, other) is None for other in others):
+        paths = ", ".join(f"{name} {path}" for name, path in moved.iloc[0].items())
+        found.append(f"references have other paths ({paths}): make sure that they are the same")
+    return found
+
+
+def _same_references(first: Results, second: Results) -> bool | None:
+    """Whether the references hold the same pixels; None where that is not known."""
+    known = [table.provenance.get("references") for table in (first, second)]
+    if None in known or set(first.table["id"]) != set(second.table["id"]):
+        return None
+    return known[0] == known[1]
+
+
+def _side_by_side(tables: Mapping[str, Results], column: str) -> pd.DataFrame:
+    """A column of every table, in the rows that all of them scored."""
+    columns = {}
+    for name, table in tables.items():
+        keys = _keys(table)
+        columns[name] = table.scored.drop_duplicates(keys).set_index(keys)[column]
+    return pd.DataFrame(columns).dropna()
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    settings = facts["settings"]  # a list where the pairs differ in them
+    rest = {key: value for key, value in facts.items() if key != "settings"}
+    return rest | (settings if isinstance(settings, dict) else {"settings": settings})
+
+
+def _versus(name: str, one: Any, other: Any) -> list[str]:
+    return [] if one == other else [f"{name}: {_said(one)} / {_said(other)}"]
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        several = any(isinstance(item, list) for item in value)
+        return (" and " if several else ",").join(map(_said, value))
+    return {"None": "none", "True": "yes", "False": "no"}.get(str(value), str(value))
+
+
 def _check_alike(tables: Mapping[str, Results]) -> None:
-    """Refuse tables of other kinds of rows, and metrics that mean something else."""
+    """Refuse tables of other kinds of rows, and numbers that mean something else."""
     (first, table), *others = tables.items()
     for name, other in others:
         if other.tiled != table.tiled:
             raise ResultsError(f"{first} and {name}: one has a row per tile, the other per image")
-        for metric in table.metrics.keys() & other.metrics.keys():
-            if table.metrics[metric] != other.metrics[metric]:
-                raise ResultsError(
-                    f"{metric} is not the same in {first} ({table.metrics[metric]}) and {name} "
-                    f"({other.metrics[metric]}): score both with the same options"
-                )
+        if found := differences(table, other):
+            raise ResultsError(
+                f"{first} and {name} were not scored alike, so nothing says which is better:\n  "
+                + "\n  ".join(found)
+                + "\nScore both with the same options, against the same references"
+            )
+
+
+def _keys(results: Results) -> list[str]:
+    """The columns that tell a row from the others."""
+    return ["id", "row", "col"] if results.tiled else ["id"]
 
 
 def _indexed(name: str, results: Results) -> pd.DataFrame:
-    keys = ["id", "row", "col"] if results.tiled else ["id"]
-    frame = results.scored.set_index(keys)
+    frame = results.scored.set_index(_keys(results))
     if not frame.index.is_unique:
         twice = frame.index[frame.index.duplicated()].unique()
         raise ResultsError(f"{name}: an id occurs more than once: {listed(twice)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,27 +116,35 @@ class Grid:
 
 
 def check_same_grid(
-    pred: Grid, ref: Grid, *, pred_name: str = "prediction", ref_name: str = "reference"
+    pred: Grid,
+    ref: Grid,
+    *,
+    pred_name: str = "prediction",
+    ref_name: str = "reference",
+    mask: bool = False,
 ) -> None:
-    """Raise GridMismatchError, with both grids and the way out, unless they are one grid."""
+    """Raise GridMismatchError, with both grids and the way out, unless they are one grid.
+
+    mask: `pred` is a mask, which --reproject does not resample.
+    """
     problem = pred.difference(ref)
     if problem is None:
         return
+    ours, theirs = shlex.quote(pred_name), shlex.quote(ref_name)
     if not pred.placed and (pred.width, pred.height) == (ref.width, ref.height):
         advice = (
             "If they show the same pixels, copy the georeference: "
-            f"rio edit-info {pred_name} --like {ref_name} --crs like --transform like"
+            f"rio edit-info {ours} --like {theirs} --crs like --transform like"
         )
     elif (pred.crs is None) != (ref.crs is None):
-        bare = pred_name if pred.crs is None else ref_name
-        advice = f"Set the CRS that {bare} was made in: rio edit-info {bare} --crs EPSG:CODE"
+        bare, quoted = (pred_name, ours) if pred.crs is None else (ref_name, theirs)
+        advice = f"Set the CRS that {bare} was made in: rio edit-info {quoted} --crs EPSG:CODE"
     elif "overlap" in problem:
         advice = "They show different places: check that the two files belong together"
+    elif mask:
+        advice = f"Resample it: rio warp {ours} mask.tif --like {theirs} --resampling nearest"
     else:
-        advice = (
-            "Pass --reproject cubic to resample the prediction to the reference's grid, or do it: "
-            f"rio warp {pred_name} aligned.tif --like {ref_name} --resampling cubic"
-        )
+        advice = "Pass --reproject cubic to resample the prediction to the reference's grid"
     raise GridMismatchError(
         f"{pred_name} and {ref_name} must lie pixel on pixel, but differ in {problem}\n"
         f"  {pred_name}: {pred}\n  {ref_name}: {ref}\n{advice}"
@@ -152,7 +161,8 @@ def check_refinement(lr: Grid, hr: Grid, *, lr_name: str, hr_name: str) -> int:
         f"every pixel of {lr_name} must be divided into the same whole number of pixels of "
         f"{hr_name}, but divided by {factor} they differ in {problem}\n"
         f"  {lr_name}: {lr}\n  {hr_name}: {hr}\n"
-        "Crop or warp one to the other's ground first, e.g. with rio clip --like or rio warp"
+        "Crop one to the other's ground first, keeping the names and scales of its bands, e.g. "
+        "with gdal_translate -projwin"
     )
 
 

@@ -12,7 +12,6 @@ from .errors import MetricInputError
 
 Array = npt.NDArray[np.float64]
 Fit = Literal["linear", "histogram"]
-FITS: tuple[Fit, ...] = ("linear", "histogram")
 PERCENTILES = np.linspace(0, 100, 101)
 
 

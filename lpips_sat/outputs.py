@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import OutputExistsError, RasterError
@@ -15,14 +15,18 @@ StrPath = str | os.PathLike[str]
 
 
 def check_output(path: StrPath, *, overwrite: bool) -> None:
-    """Refuse an output that exists (unless `overwrite`) or whose folder does not."""
+    """Refuse an output that exists (unless `overwrite`), or whose folder is missing or closed."""
     target = Path(path)
-    if target.is_dir():
-        raise RasterError(f"{target} is a folder: name a file to write")
-    if target.exists() and not overwrite:
-        raise OutputExistsError(f"{target} exists: choose another name or pass --overwrite")
-    if not target.parent.is_dir():
-        raise RasterError(f"cannot write {target}: folder {target.parent} is missing; create it")
+    with _named(target):
+        if target.is_dir():
+            raise RasterError(f"{target} is a folder: name a file to write")
+        if target.exists() and not overwrite:
+            raise OutputExistsError(f"{target} exists: choose another name or pass --overwrite")
+        if not target.parent.is_dir():
+            raise RasterError(
+                f"cannot write {target}: folder {target.parent} is missing; create it"
+            )
+        _try_to_write(target.parent)
 
 
 @contextmanager
@@ -35,8 +39,13 @@ def whole_file(path: StrPath, *, overwrite: bool) -> Iterator[Path]:
         yield part
         check_output(path, overwrite=overwrite)  # it may have appeared meanwhile
         part.replace(target)
+    except OSError as error:
+        if error.filename != str(part):
+            raise  # about something else
+        raise _cannot_write(target, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before says more
+            part.unlink()
 
 
 def check_absent(path: StrPath) -> None:
@@ -46,15 +55,20 @@ def check_absent(path: StrPath) -> None:
 
 
 def check_folder(path: StrPath, *, mark: str, overwrite: bool) -> None:
-    """Refuse a folder that exists, unless `overwrite` and it holds the file `mark`."""
+    """Refuse a folder that exists, unless `overwrite` and it holds the file `mark`.
+
+    Refuse one, too, that could not be made where it is to be.
+    """
     target = Path(path)
-    if target.exists() and not overwrite:
-        raise OutputExistsError(f"{target} exists: choose another name or pass --overwrite")
-    if target.exists() and not (target / mark).is_file():
-        raise OutputExistsError(
-            f"{target} holds no {mark}, so it is not an earlier output and is not replaced: choose "
-            "another name"
-        )
+    with _named(target):
+        if target.exists() and not overwrite:
+            raise OutputExistsError(f"{target} exists: choose another name or pass --overwrite")
+        if target.exists() and not (target / mark).is_file():
+            raise OutputExistsError(
+                f"{target} holds no {mark}, so it is not an earlier output and is not replaced: "
+                "choose another name"
+            )
+        _try_to_write(next(folder for folder in target.absolute().parents if folder.exists()))
 
 
 @contextmanager
@@ -66,18 +80,38 @@ def whole_folder(path: StrPath, *, mark: str, overwrite: bool = False) -> Iterat
     """
     check_folder(path, mark=mark, overwrite=overwrite)
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    new, old = beside / "new", beside / "old"
-    new.mkdir()
+    with _named(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        new, old = beside / "new", beside / "old"
+        new.mkdir()
     try:
         yield new
-        if target.exists():
-            target.replace(old)
-        new.replace(target)
+        with _named(target):
+            if target.exists():
+                target.replace(old)
+            new.replace(target)
     except BaseException:
         if old.exists():
             old.replace(target)  # what was there stays
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Say which output an error of the file system is about."""
+    try:
+        yield
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+
+
+def _cannot_write(target: Path, error: OSError) -> RasterError:
+    return RasterError(f"cannot write {target}: {error.strerror or error}; choose another place")
+
+
+def _try_to_write(folder: Path) -> None:
+    """Let an OSError say why nothing can be written to a folder: only trying tells."""
+    tempfile.TemporaryFile(dir=folder).close()

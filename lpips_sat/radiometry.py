@@ -161,7 +161,7 @@ class DeclaredRadiometry:
 
     bands: descriptions; scales, offsets: GDAL's, 1 and 0 where not set; nodata: GDAL's; dtype:
     numpy's name; colors: GDAL's colour interpretation in lower case; source: the file, for
-    messages.
+    messages; floating_dn: the user's word that floating numbers without a scale are DN too.
     """
 
     bands: tuple[str | None, ...]
@@ -171,6 +171,7 @@ class DeclaredRadiometry:
     dtype: str
     colors: tuple[str, ...]
     source: str = "this image"
+    floating_dn: bool = False
 
     @property
     def scaled(self) -> bool:
@@ -185,7 +186,8 @@ class DeclaredRadiometry:
     @property
     def in_units(self) -> bool:
         """Whether the header tells how to reach values: a scale is set, or they are floating."""
-        return self.scaled or np.issubdtype(np.dtype(self.dtype), np.floating)
+        floating = np.issubdtype(np.dtype(self.dtype), np.floating)
+        return self.scaled or (floating and not self.floating_dn)
 
     def band_names(self) -> tuple[str, ...] | None:
         """Canonical names from descriptions, else from red/green/blue; None if any is missing."""
@@ -198,13 +200,18 @@ class DeclaredRadiometry:
 
 @dataclass(frozen=True)
 class RadiometryOptions:
-    """What the user says of one file; None = not said. `bands` names all its bands in order."""
+    """What the user says of one file; None = not said.
+
+    bands: names all its bands in order; floating_dn: floating numbers without a scale in the file
+    are DN, as those of integer files are, and no values yet.
+    """
 
     preset: str | None = None
     bands: Sequence[str] | None = None
     scale: float | Sequence[float] | None = None
     offset: float | Sequence[float] | None = None
     nodata: float | None = None
+    floating_dn: bool = False
 
 
 def preset(name: str, *, bands: Sequence[str] | None = None) -> Radiometry:
@@ -234,15 +241,17 @@ def resolve(
     scale: float | Sequence[float] | None = None,
     offset: float | Sequence[float] | None = None,
     nodata: float | None = None,
+    floating_dn: bool = False,
 ) -> Radiometry:
     """One radiometry from the header and the user's words; RadiometryError if anything is open.
 
     Names, scale, offset: an option wins over the header, the header over a preset; a preset that
     contradicts the header in scale or offset is an error unless options settle it. Floating
-    numbers without a declared scale are values already (scale 1, offset 0), with a preset too;
-    integer DN without one need a preset, or both `scale` and `offset`. nodata: option, header,
-    preset.
+    numbers without a declared scale are values already (scale 1, offset 0), with a preset too,
+    unless `floating_dn` calls them DN; DN without one need a preset, or both `scale` and `offset`.
+    nodata: option, header, preset.
     """
+    declared = replace(declared, floating_dn=floating_dn)
     chosen = None if preset is None else _preset(preset)
     kind: Kind = "reflectance" if chosen is None else chosen.kind
     names = _resolve_bands(declared, chosen, bands)
@@ -280,7 +289,17 @@ def check_range(
         f"valid pixels (min {pixels.min():.4g}, median {np.median(pixels):.4g}, max "
         f"{pixels.max():.4g}), read as {radiometry.describe()}. Say what the numbers are: "
         f"--radiometry {'|'.join(PRESETS)}, or --scale and --offset, and --nodata if a fill value "
-        "was counted"
+        f"was counted{_unscaled(radiometry)}"
+    )
+
+
+def _unscaled(radiometry: Radiometry) -> str:
+    """Why a preset may have done nothing, and the way out, where numbers were taken as they are."""
+    if set(radiometry.scale) != {1} or set(radiometry.offset) != {0}:
+        return ""
+    return (
+        ". Floating numbers without a scale in the file are taken for values, and --radiometry "
+        "leaves them as they are: if those of a prediction are DN, score it with --pred-dn as well"
     )
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -39,13 +42,19 @@ __all__ = [
     "Tile",
     "check_output",
     "check_same_grid",
+    "fingerprint",
     "grid_of",
+    "is_store",
     "open_pair",
     "read_on",
     "write_raster",
 ]
 
 Resampling = Literal["nearest", "bilinear", "cubic"]  # as GDAL's warper does them
+# Files at the top of a Zarr store: format 3, and arrays or groups of format 2.
+ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")
+# Side in pixels of what a fingerprint looks at: one block or a few, however large the raster.
+FINGERPRINT = 256
 
 
 @contextmanager
@@ -64,7 +73,8 @@ def open_pair(
 ) -> Iterator[RasterPair]:
     """Open two rasters for reading tile by tile; everything but the pixels is checked here.
 
-    radiometry: what the user says of both files; pred_radiometry, ref_radiometry: of one, instead.
+    radiometry: what the user says of both files, but `floating_dn` of the prediction alone;
+    pred_radiometry, ref_radiometry: of one, instead.
     bands: the bands to compare (default: those in both, in the reference's order); for a file that
     does not name its bands and has as many, they are also its names, in the file's order.
     mask_path: a one-band raster on the same grid, as GDAL's masks are: 0 = invalid, others valid.
@@ -80,9 +90,10 @@ def open_pair(
     with ExitStack() as stack:
         stack.enter_context(environment())
         pred = open_side(stack, pred_path, pred_radiometry or both, bands)
-        ref = open_side(stack, ref_path, ref_radiometry or both, bands)
-        if both.scale is not None and pred_radiometry is None and ref_radiometry is None:
-            _check_one_scale(pred, ref)
+        others = replace(both, floating_dn=False)
+        ref = open_side(stack, ref_path, ref_radiometry or others, bands)
+        if pred_radiometry is None and ref_radiometry is None:
+            _check_one_law(both, pred, ref)
         grid = ref.grid
         resampled = reproject if pred.grid.difference(grid) else None
         if resampled is not None:
@@ -100,7 +111,7 @@ def open_pair(
         dtype = str(ref.src.dtypes[ref.indexes[0] - 1])
         lr, factor = None, None
         if lr_path is not None:
-            lr, factor = _open_lr(stack, lr_path, lr_radiometry or both, ref, grid)
+            lr, factor = _open_lr(stack, lr_path, lr_radiometry or others, ref, grid)
         done = Alignment(reproject=resampled)
         yield RasterPair(grid, common, dtype, pred, ref, mask, lr, factor, done)
 
@@ -119,15 +130,36 @@ def _open_lr(
     return lr.select(common_bands(lr, ref, wanted)), factor
 
 
-def _check_one_scale(pred: FileSide, ref: FileSide) -> None:
-    """Refuse one scale for numbers of two kinds, such as reflectance and DN."""
+def _check_one_law(both: RadiometryOptions, pred: FileSide, ref: FileSide) -> None:
+    """Refuse one scale or offset for numbers of two kinds, such as reflectance and DN."""
+    said = [f"--{name}" for name in ("scale", "offset") if getattr(both, name) is not None]
     types = [np.result_type(*side.src.dtypes) for side in (pred, ref)]
-    if np.issubdtype(types[0], np.floating) != np.issubdtype(types[1], np.floating):
-        raise RadiometryError(
-            f"one --scale cannot be right for both {pred.path} ({types[0]}) and {ref.path} "
-            f"({types[1]}): name the product with --radiometry, which leaves floating values as "
-            "they are, or write the scale into the file (gdal_edit.py -scale)"
-        )
+    values = [np.issubdtype(dtype, np.floating) for dtype in types]
+    if not said or (values[0] and not both.floating_dn) == values[1]:
+        return
+    also = ", or add --pred-dn if its numbers are DN too" if values[0] and not values[1] else ""
+    raise RadiometryError(
+        f"one {' and '.join(said)} cannot be right for both {pred.path} ({types[0]}) and "
+        f"{ref.path} ({types[1]}): name the product with --radiometry, which leaves floating "
+        f"values as they are{also}, or write the scale into the file (gdal_edit.py -scale)"
+    )
+
+
+def is_store(path: StrPath) -> bool:
+    """Whether a folder is a Zarr store: to GDAL one raster, not a folder of them."""
+    return any((Path(path) / mark).is_file() for mark in ZARR_MARKS)
+
+
+def fingerprint(path: StrPath) -> str:
+    """SHA-256 of a raster's size and the DN in its middle, whatever its name and compression."""
+    with ExitStack() as stack:
+        stack.enter_context(environment())
+        src = open_dataset(stack, path)
+        height, width = min(src.height, FINGERPRINT), min(src.width, FINGERPRINT)
+        window = ((src.height - height) // 2, (src.width - width) // 2, height, width)
+        digest = sha256(f"{src.count} {src.height} {src.width} {src.dtypes}".encode())
+        digest.update(read_window(src, str(path), None, window).tobytes())
+        return digest.hexdigest()
 
 
 def grid_of(path: StrPath) -> Grid:
@@ -159,5 +191,6 @@ def read_on(path: StrPath, grid: Grid) -> npt.NDArray[Any]:
 
 def _open_mask(stack: ExitStack, path: StrPath, grid: Grid, ref_name: str) -> FileMask:
     mask = open_file_mask(stack, path)
-    check_same_grid(grid_of_dataset(mask.src), grid, pred_name=mask.path, ref_name=ref_name)
+    found = grid_of_dataset(mask.src)
+    check_same_grid(found, grid, pred_name=mask.path, ref_name=ref_name, mask=True)
     return mask

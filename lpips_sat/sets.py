@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, replace
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .alignment import Alignment
-from .errors import LpipsSatError, ResultsError
+from .errors import LpipsSatError, RasterError, ResultsError
 from .executors import run_tasks
 from .items import Item, is_local
 from .journal import Journal, plain_json
 from .outputs import StrPath
+from .raster import fingerprint
 from .results import FAILED, OK, Results, check_results_output, write_results
 from .scoring import metric_settings
 from .tiled import INPUT_UNITS, TileMetric
@@ -131,7 +132,7 @@ def _check_version(outcome: Outcome) -> None:
 
 def _fingerprint(items: Iterable[Item]) -> str:
     """SHA-256 of the pairs, with size and time of their files where these are local."""
-    digest = hashlib.sha256()
+    digest = sha256()
     for item in items:
         digest.update(json.dumps(asdict(item)).encode())
         for path in map(Path, filter(is_local, item.files)):
@@ -139,6 +140,16 @@ def _fingerprint(items: Iterable[Item]) -> str:
                 stat = path.stat()
                 digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def _references(items: Iterable[Item]) -> str | None:
+    """SHA-256 of what the references hold, whatever their paths; None if none can be read here."""
+    found = {}
+    for item in items:
+        if is_local(item.ref):
+            with suppress(RasterError):
+                found[item.id] = fingerprint(item.ref)
+    return sha256(json.dumps(sorted(found.items())).encode()).hexdigest() if found else None
 
 
 def _results(
@@ -160,6 +171,7 @@ def _results(
         "options": asdict(options),
         "pairs": len(items),
         "failed": len(items) - len(good),
+        "references": _references(items),
         **{
             key: _distinct(facts[key] for facts in good)
             for key in ("bands", "kind", "pred_radiometry", "ref_radiometry")

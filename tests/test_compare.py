@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from lpips_sat.compare import compare
+from lpips_sat.cli.compare import _duels, _standings
+from lpips_sat.compare import compare, remarks
 from lpips_sat.errors import ResultsError
 from lpips_sat.results import Results, write_results
 
@@ -18,7 +21,9 @@ FACTS = {
 }
 
 
-def table(gain, *, count=60, seed=0, facts=FACTS, skip=(), failed=(), scenes=3, tiles=False):
+def table(
+    gain, *, count=60, seed=0, facts=FACTS, skip=(), failed=(), scenes=3, tiles=False, **provenance
+):
     """A method that beats the base by `gain` dB on images that all methods share."""
     image = np.random.default_rng(99).normal(30, 4, count)
     noise = np.random.default_rng(seed).normal(0, 0.3, (3, count))
@@ -37,7 +42,7 @@ def table(gain, *, count=60, seed=0, facts=FACTS, skip=(), failed=(), scenes=3, 
         row |= {"status": "ok", "reason": "", "pixels": 9, "valid_share": 1.0}
         scores = {"PSNR": psnr, "MAE": 10 ** (-psnr / 20), "bias": noise[1, i] / 100}
         rows.append({**row, **{k: v for k, v in scores.items() if k in facts}})
-    return Results.from_rows(rows, {"metrics": facts}, tiles=tiles)
+    return Results.from_rows(rows, {"metrics": facts, **provenance}, tiles=tiles)
 
 
 def by_metric(found):
@@ -107,14 +112,49 @@ def test_tiles_are_matched_by_their_place():
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"facts": {"PSNR": {**FACTS["PSNR"], "settings": {"data_range": 0.5}}}}, "data_range"),
+        (
+            {"facts": {"PSNR": {**FACTS["PSNR"], "settings": {"data_range": 0.5}}}},
+            "data_range of PSNR: 1.0 / 0.5",
+        ),
+        ({"options": {"harmonize": "linear"}}, "harmonize: none / linear"),
+        ({"options": {"register": True}}, "register: none / yes"),
+        ({"options": {"reproject": "cubic"}}, "reproject: none / cubic"),
+        ({"bands": [["B04", "B03"]]}, "bands:  / B04,B03"),
+        ({"ref_radiometry": ["B04: reflectance = DN"]}, "ref_radiometry: .* B04: reflectance = DN"),
+        ({"references": "b"}, "references: other pixels under the same names"),
         ({"facts": {"SAM": FACTS["MAE"]}}, "no metric in common"),
         ({"scenes": 5}, "belongs to scene"),
     ],
 )
 def test_tables_that_mean_something_else_are_refused(other, said):
     with pytest.raises(ResultsError, match=said):
-        compare({"a": table(0), "b": table(0, **other)})
+        compare({"a": table(0, references="a"), "b": table(0, **{"references": "a"} | other)})
+
+
+def test_options_that_change_no_number_do_not_matter():
+    a = table(0, options={"metrics": ["mae"], "radiometry": {"preset": None}}, pred_radiometry="x")
+    b = table(0, options={"metrics": ["psnr"], "radiometry": {"preset": "uint8"}}, references="b")
+    assert compare({"a": a, "b": b})
+
+
+def test_pixels_that_only_one_method_is_scored_on_are_remarked():
+    whole, holes = table(0), table(1)
+    assert remarks({"whole": whole, "holes": holes}) == []
+    holes.table.loc[:5, "valid_share"] = 0.5
+    assert remarks({"whole": whole, "holes": holes}) == [
+        "valid pixels differ on 6 images (whole 100 %, holes 50 %): scores are of different pixels"
+    ]
+
+
+def test_references_elsewhere_are_remarked_unless_they_are_known_to_be_the_same():
+    here, there = table(0), table(0, skip=("004",))
+    there.table["ref"] = "other"
+    said = ["references have other paths (a r, b other): make sure that they are the same"]
+    assert remarks({"a": here, "b": there}) == said
+    for references, expected in ((["x", "x"], []), (["x", None], said)):
+        a, b = (table(0, references=known) for known in references)
+        b.table["ref"] = "other"
+        assert remarks({"a": a, "b": b}) == expected
 
 
 def test_one_table_is_no_comparison_and_an_id_twice_no_table():
@@ -140,6 +180,30 @@ def test_the_command_prints_tables_and_json(run, tmp_path):
     assert found["metrics"][0]["standings"][0]["method"] == "b"
 
 
+def test_the_command_warns_of_other_pixels_and_keeps_long_names_apart(run, tmp_path):
+    names = [f"swinir_x4_reflectance_finetuned_epoch_{epoch}_ema" for epoch in ("0120", "0240")]
+    paths = [tmp_path / f"{name}.csv" for name in names]
+    for seed, path in enumerate(paths):
+        made = table(seed)
+        made.table.loc[0, "valid_share"] = 1 - seed / 4
+        write_results(made, path)
+    result = run("compare", *paths)
+    for name in names:
+        assert f" {name} " in result.stdout
+    assert f"{names[1]} is better" in result.stdout
+    assert "warning: valid pixels differ on 1 image (" in result.stderr
+    (warning,) = json.loads(run("compare", *paths, "--json").stdout)["warnings"]
+    assert "75 %" in warning
+
+
+def test_a_narrow_terminal_folds_long_names_and_cuts_nothing():
+    names = [f"swinir_x4_reflectance_finetuned_epoch_{epoch}_ema" for epoch in ("0120", "0240")]
+    found = compare({name: table(seed, seed=seed) for seed, name in enumerate(names)})[0]
+    console = Console(width=80, file=io.StringIO())
+    console.print(_standings(found, 0.95), _duels(found, 0.95))
+    assert "\N{HORIZONTAL ELLIPSIS}" not in console.file.getvalue()
+
+
 def test_the_command_says_when_the_scenes_are_too_few(run, tmp_path):
     paths = [tmp_path / name for name in ("a.csv", "b.csv")]
     for seed, path in enumerate(paths):
@@ -148,6 +212,18 @@ def test_the_command_says_when_the_scenes_are_too_few(run, tmp_path):
     said = "95 % needs 6 scenes or more to tell anything apart."
     assert said in run("compare", *paths).stdout
     assert "scenes or more" not in run("compare", *paths, "--level", 0.8).stdout
+
+
+def test_the_command_compares_other_images_only_where_common(run, tmp_path):
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for path, skip in zip(paths, ((), ("004", "007")), strict=True):
+        write_results(table(0, skip=skip), path)
+    refused = run("compare", *paths)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "b lacks 2: 004, 007" in refused.stderr
+    done = run("compare", *paths, "--common", "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert {metric["images"] for metric in json.loads(done.stdout)["metrics"]} == {58}
 
 
 def test_the_command_refuses_what_it_cannot_compare(run, tmp_path):

@@ -225,6 +225,25 @@ def test_a_preset_leaves_floating_values_as_they_are() -> None:
     assert (display.kind, display.scale) == ("display", (1.0,))
 
 
+def test_floating_dn_are_read_as_those_of_integer_files() -> None:
+    floating = header(dtype="float32")
+    for options in ({"preset": "s2-l2a"}, {"scale": 1e-4, "offset": -0.1, "nodata": 0}):
+        assert resolve(floating, floating_dn=True, **options) == resolve(header(), **options)
+    with pytest.raises(RadiometryError, match="float32 numbers without a declared scale"):
+        resolve(floating, floating_dn=True)
+    scaled = header(dtype="float32", scales=(1e-4,))
+    assert resolve(scaled, floating_dn=True) == resolve(scaled)
+
+
+def test_a_wrong_range_says_that_a_preset_was_not_applied_and_what_applies_it() -> None:
+    values, valid = np.full((1, 4, 4), 2000.0), np.ones((4, 4), bool)
+    with pytest.raises(RadiometryError, match=r"leaves them as they are.*--pred-dn"):
+        check_range(values, valid, resolve(header(dtype="float32"), preset="s2-l2a"))
+    with pytest.raises(RadiometryError) as caught:
+        check_range(values, valid, preset("s2-l2a", bands=["B04"]))
+    assert "--pred-dn" not in str(caught.value)
+
+
 def test_nodata_comes_from_option_then_header_then_preset() -> None:
     assert resolve(header(), preset="s2-l2a").nodata == 0
     assert resolve(header(nodata=(65535,)), preset="s2-l2a").nodata == 65535

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 
 from lpips_sat import open_pair, score_pair, sets, suite, work
 from lpips_sat.errors import LpipsSatError, MetricInputError, ResultsError, UnknownMetricError
@@ -76,6 +77,21 @@ def whole(item, names, **options):
         metrics = suite(bands=pair.bands, radiometry=pair.kind)
         found = score_pair(pair, [m for m in metrics if m.name in names], **options)
     return {score.name: score.value for score in found.scores}
+
+
+def test_references_are_known_by_their_pixels_not_by_their_paths(items, folders, tmp_path):
+    known = score_set(items, CHEAP).provenance["references"]
+    moved = shutil.copytree(folders / "ref", tmp_path / "elsewhere")
+    with rasterio.open(moved / "03.tif") as src:
+        pixels = src.read()
+    elsewhere = [replace(item, ref=str(moved / Path(item.ref).name)) for item in items]
+    assert score_set(elsewhere[::-1], CHEAP).provenance["references"] == known
+    pixels[0, 20, 24] += 1
+    with rasterio.open(moved / "03.tif", "r+") as dst:
+        dst.write(pixels)
+    assert score_set(elsewhere, CHEAP).provenance["references"] != known
+    gone = [replace(item, ref="https://127.0.0.1:9/none.tif") for item in items[:1]]
+    assert score_set(gone, CHEAP).provenance["references"] is None
 
 
 # --- numbers

@@ -14,7 +14,9 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+import torch
 
+from ...functional import psnr
 from ..distortions import KINDS
 from ..render import distorted
 from .scenes import Image, Patch
@@ -146,12 +148,6 @@ def side(patch: Patch, name: str, severity: float | None, seed: Sequence[int]) -
     return distorted(patch.image, name, severity, seed)
 
 
-def psnr(image: Image, ref: Image) -> float:
-    """PSNR in dB of two uint8 images; inf if they are equal."""
-    error = float(np.square(image.astype(np.float64) - ref).mean())
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
-
-
 def _choice(number: int, patch: Patch, pair: tuple[str, str], seed: int) -> Trial:
     """A 2AFC trial; severities are drawn until PSNR alone does not decide it."""
     rng = np.random.default_rng([seed, 3, number])
@@ -161,10 +157,17 @@ def _choice(number: int, patch: Patch, pair: tuple[str, str], seed: int) -> Tria
             side(patch, name, s, (seed, 4, number, k))
             for k, (name, s) in enumerate(zip(pair, severity, strict=True))
         )
-        if abs(psnr(a, patch.image) - psnr(b, patch.image)) <= MAX_PSNR_GAP:
+        quality_a, quality_b = (_psnr(image, patch.image) for image in (a, b))
+        if abs(quality_a - quality_b) <= MAX_PSNR_GAP:
             break
     shown = (pair[0], severity[0], pair[1], severity[1])
     return Trial(number, "2afc", "main", *patch.place, *shown, ref=patch.image, a=a, b=b)
+
+
+def _psnr(image: Image, ref: Image) -> float:
+    """In dB, of two uint8 images (H, W, 3)."""
+    pair = (torch.from_numpy(x.astype(np.float64)).permute(2, 0, 1)[None] for x in (image, ref))
+    return float(psnr(*pair, data_range=255))
 
 
 def _same_or_different(number: int, patch: Patch, kind: str, seed: int) -> Trial:

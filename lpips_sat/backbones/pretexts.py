@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -48,13 +47,6 @@ class Batch:
         """Which clean patch each copy belongs to (R * copies,)."""
         each = len(self.copies) // len(self.clean)
         return torch.arange(len(self.clean), device=self.clean.device).repeat_interleave(each)
-
-
-class Pretext(Protocol):
-    """A module with readouts of its own."""
-
-    def __call__(self, backbone: nn.Module, batch: Batch) -> Loss:
-        """The loss of a batch, and its parts."""
 
 
 class Degradations(nn.Module):

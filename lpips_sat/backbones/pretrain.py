@@ -20,10 +20,10 @@ from torch import Tensor
 from ..errors import WeightsError
 from . import build_backbone, runs
 from .pretexts import PRETEXTS, Batch
+from .runs import Sampler
 
 Patch = NDArray[np.floating[Any]]
 Distort = Callable[[Patch, str, float, np.random.Generator], Patch]
-Sampler = Callable[[np.random.Generator], Patch]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,9 +68,14 @@ def read_config(kind: type[Config], path: Path) -> Config:
         )
     for key, value in values.items():
         wanted = type(defaults[key])
-        if not isinstance(value, (int, float) if wanted is float else wanted):
+        if not is_a(wanted, value):
             raise WeightsError(f"{path}: {key} must be {wanted.__name__}, got {value!r}")
     return kind(**values)
+
+
+def is_a(kind: type, value: object) -> bool:
+    """Whether a value from TOML is of a config's type; true is no number, 1 is a float too."""
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def fingerprint(parts: Iterable[bytes]) -> str:
@@ -95,6 +100,8 @@ def claim(out: Path, config: Any, start: dict[str, str]) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / "config.json"
+    if not path.exists() and any(out.iterdir()):
+        raise OutputExistsError(f"{out} is not empty and holds no run: choose another folder")
     text = json.dumps({**dataclasses.asdict(config), "start": start}, indent=2)
     if path.exists() and path.read_text() != text:
         raise OutputExistsError(

@@ -22,7 +22,6 @@ from ..errors import WeightsError
 from .base import Backbone
 from .checkpoints import read_checkpoint
 
-PREFIX = "ssl4eo-s12-"
 HUB = "hub"
 LICENCE = "CC-BY-4.0 (SSL4EO-S12, zhu-xlab)"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ..compare import differences, remarks
 from ..results import Results
 
 # Share of pixels that may not count before a row is worth a look.
@@ -25,11 +26,25 @@ def notes(tables: Mapping[str, Results]) -> list[Note]:
     """Warnings of all tables, the gravest kind first."""
     kinds = (_failures, _warnings, _invalid, _mixed)
     return [
-        Note(method, text, _capped(details))
-        for kind in kinds
-        for method, table in tables.items()
-        for text, details in kind(table)
+        *_unlike(tables),
+        *(
+            Note(method, text, _capped(details))
+            for kind in kinds
+            for method, table in tables.items()
+            for text, details in kind(table)
+        ),
     ]
+
+
+def _unlike(tables: Mapping[str, Results]) -> Iterator[Note]:
+    """What stands in the way of a comparison with the first table."""
+    (first, table), *others = tables.items()
+    for method, other in others:
+        if found := differences(table, other):
+            text = f"not scored as {first} was, so that their numbers do not compare"
+            yield Note(method, text, _capped(found))
+        if doubts := remarks({method: other, first: table}):
+            yield Note(method, f"may not be scored on the same pixels as {first}", _capped(doubts))
 
 
 def _failures(table: Results) -> Iterator[tuple[str, list[str]]]:

@@ -259,6 +259,14 @@ def test_a_run_from_other_patches_is_refused(tmp_path):
 
 def test_a_value_of_the_wrong_type_in_the_config_is_refused(tmp_path):
     path = tmp_path / "config.toml"
-    path.write_text('steps = "many"\n')
-    with pytest.raises(WeightsError, match="steps must be int, got 'many'"):
-        read_config(PretrainConfig, path)
+    for text, message in (
+        ('steps = "many"', "steps must be int, got 'many'"),
+        ("steps = true", "steps must be int, got True"),
+        ("learning_rate = false", "learning_rate must be float, got False"),
+        ("steps = 4.0", "steps must be int, got 4.0"),
+    ):
+        path.write_text(text)
+        with pytest.raises(WeightsError, match=message):
+            read_config(PretrainConfig, path)
+    path.write_text("learning_rate = 1")
+    assert read_config(PretrainConfig, path).learning_rate == 1

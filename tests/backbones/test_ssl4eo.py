@@ -175,7 +175,7 @@ def test_every_published_file_ends_with_the_beginning_of_its_digest():
     for name, published in ssl4eo.PUBLISHED.items():
         assert len(published.digest) == 8
         assert set(published.digest) <= set("0123456789abcdef")
-        assert name.startswith(ssl4eo.PREFIX + published.network)
+        assert name.startswith(f"ssl4eo-s12-{published.network}")
         assert len(published.revision) == 40
 
 

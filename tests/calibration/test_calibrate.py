@@ -13,9 +13,15 @@ from skimage.metrics import peak_signal_noise_ratio
 from lpips_sat import __version__
 from lpips_sat.backbones import build_backbone
 from lpips_sat.calibration import evaluate, heads
-from lpips_sat.calibration.calibrate import calibrate, leave_one_source_out, load_backbone, mean_of
-from lpips_sat.calibration.judgements import read_judgements
-from lpips_sat.errors import WeightsError
+from lpips_sat.calibration.calibrate import (
+    calibrate,
+    leave_one_source_out,
+    load_backbone,
+    mean_of,
+    save,
+)
+from lpips_sat.calibration.judgements import JudgementError, read_judgements
+from lpips_sat.errors import OutputExistsError, WeightsError
 from lpips_sat.lpips import LPIPSSat
 
 CONFIG = {"widths": [4, 8], "depth": 1}
@@ -94,6 +100,35 @@ def test_the_folder_holds_weights_and_cards_for_everybody_to_read(made):
     assert out.stat().st_mode & 0o777 == 0o755
 
 
+def test_saving_replaces_only_weights_and_only_when_told_to(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("mine")
+    save(untrained(), tmp_path / "weights")
+    for name, overwrite in (("thesis", False), ("thesis", True), ("weights", False)):
+        with pytest.raises(OutputExistsError):
+            save(untrained(), tmp_path / name, overwrite=overwrite)
+    assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["thesis.txt"]
+    save(untrained(), tmp_path / "weights", overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "weights").iterdir()) == WRITTEN
+
+
+def test_saving_that_fails_leaves_the_old_weights(tmp_path, monkeypatch):
+    save(untrained(), tmp_path / "weights")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "weights").iterdir()}
+    rename = type(tmp_path).replace
+
+    def interrupted(path, target):
+        if target == tmp_path / "weights" and path.name != "old":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(untrained(), tmp_path / "weights", overwrite=True)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "weights").iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["weights"]
+
+
 def test_the_heads_are_not_negative_and_anchored(made, judged):
     loaded = LPIPSSat.from_pretrained(made[0], radiometry="display")
     assert all((head >= 0).all() for head in loaded.heads)
@@ -160,6 +195,24 @@ def test_the_training_votes_do_change_the_weights(made, judged, tmp_path):
     calibrate(untrained(), read_judgements(tmp_path), name="mine", out=tmp_path / "out")
     first, second = (load_file(f / "model.safetensors") for f in (made[0], tmp_path / "out"))
     assert any(not torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("keep", "got"),
+    [
+        (lambda table: table["id"] % 5 != 0, "got 48 and 0"),
+        (lambda table: table["id"] % 5 == 0, "got 0 and 12"),
+        (lambda table: (table["id"] % 5 == 0) | (table["id"] == 1), "got 1 and 12"),
+    ],
+)
+def test_a_part_that_is_too_small_is_told_before_anything_is_fitted(
+    judged, tmp_path, monkeypatch, keep, got
+):
+    trials = read_judgements(judged)
+    monkeypatch.setattr(heads, "per_channel", None)  # a call would be a TypeError
+    few = trials.where(keep(trials.table).to_numpy())
+    with pytest.raises(JudgementError, match=f"two references or more to fit.* {got}: add"):
+        calibrate(untrained(), few, name="mine", out=tmp_path / "out")
 
 
 def test_leaving_a_source_out_fits_on_the_others_only(judged, monkeypatch):
@@ -268,6 +321,30 @@ def test_the_command_never_replaces_a_folder_of_something_else(command, tmp_path
     assert (result.exit_code, result.stdout) == (1, "")
     assert "is not replaced" in result.stderr
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
+
+
+def test_the_command_counts_the_trials_before_it_loads_a_backbone(run, judged, tmp_path):
+    for name in ("trials.csv", "images.npz"):
+        (tmp_path / name).write_bytes((judged / name).read_bytes())
+    votes = pd.read_csv(judged / "votes.csv")
+    votes[votes["id"] % 5 != 0].to_csv(tmp_path / "votes.csv", index=False)
+    given = ["--judgements", tmp_path, "--backbone", "absent", "--out", tmp_path / "out"]
+    result = run("calibrate", *given)
+    assert result.exit_code == 1
+    assert "one trial or more to validate (id % 5 == 0), got 48 and 0" in result.stderr
+
+
+def test_a_download_without_its_folder_is_a_usage_error(command, run, tmp_path):
+    for result in (
+        command("--download"),
+        run("annotate", "rebuild", "--out", tmp_path / "new", "--download"),
+        run("study", "x.toml", "--judgements", tmp_path, "--download"),
+    ):
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "--download needs --eurosat" in result.stderr
+    for order in (["--download", "--eurosat"], ["--eurosat"]):
+        tail = [tmp_path / "chips"] if order[-1] == "--eurosat" else []
+        assert "--tune and --eurosat go together" in command(*order, *tail).stderr
 
 
 def test_the_command_says_what_is_missing(run, pretrained, judged, tmp_path):

@@ -12,7 +12,7 @@ from lpips_sat.calibration.evaluate import (
     summarise,
     to_batch,
 )
-from lpips_sat.calibration.judgements import Judgements
+from lpips_sat.calibration.judgements import JudgementError, Judgements
 
 SOURCES = ["naip", "naip", "eurosat", "eurosat", "eurosat"]
 KINDS_A = ["blur", "noise", "blur", "haze", "noise"]
@@ -47,6 +47,14 @@ def test_agreement_is_the_share_of_votes_on_the_nearer_side():
     expected = [1.0, 0.75, 1.0, 0.4, 0.5, 0.5]
     np.testing.assert_allclose(agreement(of_a, of_b, share_b), expected)
     np.testing.assert_allclose(agreement(of_b, of_a, 1 - share_b), expected)
+
+
+def test_a_distance_that_is_no_number_is_no_tie():
+    of_a, of_b = torch.tensor([0.1, torch.nan, torch.nan]), torch.tensor([0.2, 0.1, torch.nan])
+    with pytest.raises(JudgementError, match="3 of 6 distances are NaN"):
+        agreement(of_a, of_b, np.array([0.0, 1.0, 1.0]))
+    infinite = torch.tensor([torch.inf])
+    assert agreement(infinite, infinite, np.array([1.0])).tolist() == [0.5]
 
 
 def test_distances_that_differ_in_the_last_digit_are_no_tie():

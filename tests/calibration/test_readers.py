@@ -102,6 +102,34 @@ def test_rows_on_the_same_images_are_votes_on_one_trial(picture, tmp_path, suffi
     assert found.table["source"].tolist() == ["votes", "votes"]
 
 
+def test_rows_without_a_source_are_of_the_file(picture, tmp_path):
+    for i in range(9):
+        picture(tmp_path / f"{i}.png", i)
+    rows = [(f"{i}.png", f"{i + 1}.png", f"{i + 2}.png", "A") for i in (0, 3, 6)]
+    table = pd.DataFrame(rows, columns=["ref", "a", "b", "choice"])
+    for sources, expected in (
+        (["mine", None, None], ["mine", "pairs", "pairs"]),
+        ([7, None, 8], ["7.0", "pairs", "8.0"]),  # a column with gaps is of floats
+        ([None] * 3, ["pairs"] * 3),
+        ([7, 7, 8], ["7", "7", "8"]),
+    ):
+        table.assign(source=sources).to_csv(tmp_path / "pairs.csv", index=False)
+        found = readers.read_choices(tmp_path / "pairs.csv")
+        assert found.table["source"].tolist() == expected
+    scores = pd.DataFrame({"ref": ["0.png"] * 2, "image": ["1.png", "2.png"], "mos": [1, 2]})
+    scores.assign(source=["mine", None]).to_csv(tmp_path / "mos.csv", index=False)
+    opinions = readers.read_opinions(tmp_path / "mos.csv")
+    assert opinions.table["source"].tolist() == ["mine", "mos"]
+
+
+def test_a_row_without_an_image_is_an_error(picture, tmp_path):
+    picture(tmp_path / "r.png", 1)
+    row = {"ref": ["r.png"] * 2, "a": ["r.png"] * 2, "b": ["r.png", None], "choice": ["A"] * 2}
+    pd.DataFrame(row).to_csv(tmp_path / "pairs.csv", index=False)
+    with pytest.raises(JudgementError, match=r"cannot read the image .*nan"):
+        readers.read_choices(tmp_path / "pairs.csv")
+
+
 @pytest.fixture
 def opinions(picture, tmp_path):
     """Two references: one with four images, one with two."""

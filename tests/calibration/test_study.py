@@ -8,6 +8,7 @@ import pytest
 
 from lpips_sat.calibration import study
 from lpips_sat.calibration.judgements import read_judgements
+from lpips_sat.calibration.ladders import build_ladders
 from lpips_sat.errors import WeightsError
 
 TINY = {"backbone": "pyramid", "backbone_config": {"widths": [4, 8], "depth": 1}}
@@ -67,6 +68,19 @@ def test_a_pretext_is_trained_first_and_ladders_join_the_fit(trials, tmp_path):
     assert (tmp_path / "run" / "backbone.safetensors").is_file()
 
 
+def test_both_sides_of_a_ladder_have_the_same_random_numbers(monkeypatch, tmp_path):
+    from lpips_sat.calibration import heads
+
+    shown = {}
+    monkeypatch.setattr(
+        heads, "per_channel", lambda metric, pairs, compare: shown.update(vars(pairs))
+    )
+    study._ladders(study.Experiment(**TINY, ladders=12, seed=3), None, sample)
+    built = build_ladders(12, sample, seed=3, often={})
+    for side, rung in (("ref", 0), ("b", 1), ("a", -1)):  # the second side is the gentler
+        np.testing.assert_array_equal(shown[side], built.images[:, rung])
+
+
 @pytest.mark.parametrize("settings", [{"pretext": "restore", "steps": 1}, {"ladders": 3}])
 def test_what_needs_clean_patches_says_so(trials, tmp_path, settings):
     with pytest.raises(WeightsError, match="--eurosat"):
@@ -89,15 +103,25 @@ def test_rows_are_added_and_a_table_with_other_columns_is_left_alone(tmp_path):
 
 def test_an_experiment_is_a_file_and_changes(tmp_path):
     path = tmp_path / "x.toml"
-    path.write_text('backbone = "lin"\nladders = 5\n')
+    path.write_text('backbone = "pyramid"\nladders = 5\n')
     changes = ["distance=pooled", "confidence=false", "backbone_config={depth = 1}"]
     assert study.read_experiment(path, changes) == study.Experiment(
-        backbone="lin",
+        backbone="pyramid",
         ladders=5,
         distance="pooled",
         confidence=False,
         backbone_config={"depth": 1},
     )
+
+
+def test_changes_are_made_together(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text("")
+    changes = ["backbone_config={depth = 1}", "backbone=pyramid", "strength=1"]
+    changed = study.Experiment(
+        backbone="pyramid", backbone_config={"depth": 1}, strength=1, pretext="restore", steps=3
+    )
+    assert study.read_experiment(path, [*changes, "pretext=restore", "steps=3"]) == changed
 
 
 @pytest.mark.parametrize(
@@ -108,6 +132,8 @@ def test_an_experiment_is_a_file_and_changes(tmp_path):
         ("pretext=restore", "pretext and steps go together"),
         ("steps=many", "cannot set 'steps=many'"),
         ("steps='many'", "steps must be int"),
+        ("steps=true", "steps must be int"),
+        ("backbone_config={depth = 1}", "'default' are weights with a config of their own"),
         ("sede=1", "cannot set 'sede=1': pass KEY=VALUE with a key of backbone,"),
         ("seed", "cannot set 'seed'"),
     ],

@@ -95,6 +95,66 @@ def test_opinions_validate_on_references_left_out_of_calibration(metric, scored)
     assert set(validate.validate(metric, scored / "mos.csv")["references"]) == {2}
 
 
+@pytest.fixture
+def dark(scored, tmp_path):
+    """The table of opinions, its references r0 and r0-1 being black: SAM is not defined there."""
+    for file in scored.glob("*.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for name in ("r0.png", "r0-1.png"):
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / name)
+    return tmp_path / "mos.csv"
+
+
+def test_opinions_for_which_a_distance_is_not_defined_do_not_count_and_are_counted(metric, dark):
+    table = validate.validate(metric, dark, part="all").set_index(["score", "metric"])
+    assert table["value"].notna().all()
+    assert table["judged"].loc["SRCC"].to_dict() == {
+        name: 20 if name == "SAM" else 24 for name in METRICS
+    }
+    assert table["references"].loc["PLCC"]["SAM"] == 5
+    rows = pd.read_csv(dark)
+    rows[rows["ref"] != "r0.png"].to_csv(dark.with_name("bright.csv"), index=False)
+    bright = validate.validate(metric, dark.with_name("bright.csv"), part="all")
+    for score in ("SRCC", "PLCC"):
+        assert table["value"][score, "SAM"] == value(bright, score, "SAM")
+
+
+def test_choices_and_pairs_for_which_a_distance_is_not_defined_do_not_count(
+    metric, scored, dark, tmp_path
+):
+    rows = [(f"r{r}.png", f"r{r}-1.png", f"r{r}-4.png", "A") for r in range(6)]
+    table = pd.DataFrame(rows, columns=["ref", "a", "b", "choice"])
+    table.to_csv(tmp_path / "pairs.csv", index=False)
+    found = validate.validate(metric, tmp_path / "pairs.csv", part="all").set_index("metric")
+    assert found["judged"].to_dict() == {name: 5 if name == "SAM" else 6 for name in METRICS}
+    assert found["value"]["SAM"] == 1
+    for name, source in (("p0", "r0.png"), ("p1", "r0-1.png")):
+        (tmp_path / "jnd" / name).mkdir(parents=True)
+        for file in (scored / "jnd" / name).iterdir():
+            (tmp_path / "jnd" / name / file.name).write_bytes(file.read_bytes())
+        (tmp_path / "jnd" / name / "0.png").write_bytes((tmp_path / source).read_bytes())
+    (tmp_path / "jnd" / "same").symlink_to(scored / "jnd" / "same")
+    found = validate.validate(metric, tmp_path / "jnd").set_index("metric")
+    assert found["judged"].to_dict() == {name: 5 if name == "SAM" else 6 for name in METRICS}
+
+
+@pytest.mark.parametrize("name", ["mos.csv", "pairs.csv", "jnd"])
+def test_a_distance_that_is_defined_for_nothing_has_no_score(metric, tmp_path, name):
+    for part in ("p0", "p1", "same"):
+        (tmp_path / "jnd" / part).mkdir(parents=True)
+    black = {"x.png": 0, "jnd/p0/x.png": 0, "jnd/p1/x.png": 0}
+    for path, grey in {**black, "y.png": 50, "z.png": 90}.items():
+        Image.fromarray(np.full((32, 32, 3), grey, np.uint8)).save(tmp_path / path)
+    np.save(tmp_path / "jnd" / "same" / "x.npy", np.ones(1))
+    rows = pd.DataFrame({"ref": "x.png", "image": ["y.png", "z.png"], "mos": [5.0, 1.0]})
+    rows.to_csv(tmp_path / "mos.csv", index=False)
+    rows = pd.DataFrame({"ref": ["x.png"], "a": "x.png", "b": "x.png", "choice": "A"})
+    rows.to_csv(tmp_path / "pairs.csv", index=False)
+    sam = validate.validate(metric, tmp_path / name, part="all").set_index("metric").loc[["SAM"]]
+    assert sam["value"].isna().all()
+    assert (sam["judged"] == 0).all()
+
+
 def test_same_different_is_measured_alone_and_beside_a_release(metric, scored, judged, tmp_path):
     alone = validate.validate(metric, scored / "jnd")
     assert alone["metric"].tolist() == METRICS

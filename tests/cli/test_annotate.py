@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,11 +99,20 @@ def test_what_cannot_be_made_is_told_in_one_line(folder, run):
         assert message in result.stderr
         assert len(result.stderr.splitlines()) == 1
     assert sorted(p.name for p in folder.iterdir()) == ["scenes"]
-    for words in (["serve", "scenes"], ["export", "scenes"]):
-        result = run("annotate", *words)
+    for words in (("annotate", "serve"), ("annotate", "export")):
+        result = run(*words, "scenes")
         assert result.exit_code == 1
         assert "scenes is no study" in result.stderr
     assert run("annotate", "make", "scenes", "--out", "s", "--method", "x").exit_code == 2
+
+
+def test_methods_keep_the_case_of_their_names(folder, run):
+    for name in ("Mine", "other"):
+        shutil.copytree(folder / "scenes", folder / name)
+    methods = [f"--method={name}={name}" for name in ("Mine", "other")]
+    result = run("annotate", "make", "scenes", "--out", "s", "--trials", 4, *methods)
+    assert result.exit_code == 0, result.stderr
+    assert "method:Mine" in (folder / "s" / "trials.csv").read_text()
 
 
 def test_a_port_in_use_is_told(folder, run):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.shutil import copy
 from rich.console import Console
 
 from lpips_sat.cli import options
@@ -310,7 +311,56 @@ def test_a_floating_prediction_is_compared_with_a_reference_in_dn(run, tmp_path,
     assert mae == pytest.approx(0.01, abs=1e-6)
     refused = run("score", pred, ref, "--scale", "1e-4", "--offset", "-0.1")
     assert refused.exit_code == 1
-    assert "one --scale cannot be right for both" in refused.stderr
+    assert "one --scale and --offset cannot be right for both" in refused.stderr
+    refused = run("score", pred, ref, "--radiometry", "s2-l2a-harmonized", "--offset", "-0.1")
+    assert refused.exit_code == 1
+    assert "one --offset cannot be right for both" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "law", [("--radiometry", "s2-l2a"), ("--scale", "1e-4", "--offset", "-0.1", "--nodata", "0")]
+)
+def test_a_floating_prediction_in_dn_is_read_as_its_reference_is(run, tmp_path, put, textured, law):
+    dn = np.round(textured(3, 64, 64) * 10_000 + 1000).astype(np.uint16)
+    names = ["B04", "B03", "B02"]
+    ref = put(tmp_path / "ref.tif", dn, bands=names)
+    floating = put(tmp_path / "float.tif", (dn + 100).astype(np.float32), bands=names)
+    refused = run("score", floating, ref, *law)
+    assert refused.exit_code == 1
+    assert "--pred-dn" in refused.stderr
+    found = parsed(run("score", floating, ref, *law, "--pred-dn", "--json"))
+    assert found["settings"]["pred_radiometry"] == found["settings"]["ref_radiometry"]
+    assert {s["name"]: s["value"] for s in found["scores"]}["MAE"] == pytest.approx(0.01, abs=1e-6)
+
+
+def test_what_is_said_of_floating_dn_is_not_said_of_the_reference(run, tmp_path, put, textured):
+    values = textured(3, 64, 64).astype(np.float32)
+    names = ["B04", "B03", "B02"]
+    ref = put(tmp_path / "ref.tif", values, bands=names)
+    pred = put(tmp_path / "pred.tif", values * 10_000, bands=names)
+    found = run("score", pred, ref, "--radiometry", "s2-l2a-harmonized", "--pred-dn", "--json")
+    settings = parsed(found)["settings"]
+    assert "DN * 0.0001," in settings["pred_radiometry"]
+    assert "DN * 1," in settings["ref_radiometry"]
+    refused = run("score", pred, ref, "--scale", "1e-4", "--offset", "0", "--pred-dn")
+    assert refused.exit_code == 1
+    assert "cannot be right for both" in refused.stderr
+
+
+@pytest.mark.parametrize("extra", [(), ("--out", "out.json")])
+def test_two_zarr_stores_are_two_rasters(run, tmp_path, put, textured, monkeypatch, extra):
+    with rasterio.Env() as env:
+        if "Zarr" not in env.drivers():
+            pytest.skip("this GDAL reads no Zarr")
+    monkeypatch.chdir(tmp_path)
+    values = textured(3, 64, 64).astype(np.float32)
+    for name in ("pred.zarr", "ref.zarr"):
+        source = put(tmp_path / "one.tif", values)
+        copy(source, tmp_path / name, driver="Zarr")
+    result = run("score", "pred.zarr", "ref.zarr", "--bands", "B04,B03,B02", "--json", *extra)
+    assert result.exit_code == 0, result.stderr
+    if extra:
+        assert json.loads(result.stdout)["pairs"] == 1
 
 
 def test_a_composite_can_be_named_and_metrics_given_twice(run, tmp_path, put, textured):

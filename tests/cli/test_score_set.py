@@ -78,6 +78,27 @@ def test_a_missing_counterpart_ends_it_unless_allowed(run, folders, tmp_path):
     assert list(read_results(out).table["id"]) == ["a", "c"]
 
 
+@pytest.mark.parametrize("args", [("PRED", "REF"), ("pairs.csv",), ("PRED", "REF", "--tiles")])
+def test_missing_images_are_only_allowed_in_folders(run, pair, args):
+    files = {"PRED": pair[0], "REF": pair[1]}
+    result = run("score", *(files.get(arg, arg) for arg in args), "--allow-missing")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--allow-missing is for two folders" in result.stderr
+
+
+def test_what_a_suite_leaves_out_is_told_of_sets_as_of_pairs(run, folders, pair, tmp_path):
+    said = "left out of spectral: ergas needs --factor\n"
+    manifest = tmp_path / "pairs.csv"
+    manifest.write_text("pred,ref\npred/a.tif,ref/a.tif\n")
+    for given in (pair, folders, [manifest], [*pair, "--tiles"]):
+        result = run("score", *given, "--suite", "spectral")
+        assert (result.exit_code, result.stderr) == (0, said)
+    one_band = run("score", *folders, "--suite", "default", "--bands", "B08", "--factor", 4)
+    assert one_band.stderr == "left out of default: sam needs two bands or more\n"
+    nothing = run("score", *folders, "--suite", "spectral", "--factor", 4)
+    assert (nothing.exit_code, nothing.stderr) == (0, "")
+
+
 def test_a_manifest_with_scenes_and_masks(run, folders, put, dn, tmp_path):
     mask = dn[0][:1] * 0 + 1
     mask[:, :, :36] = 0
@@ -91,6 +112,19 @@ def test_a_manifest_with_scenes_and_masks(run, folders, put, dn, tmp_path):
     assert table["valid_share"].tolist() == [0.5, 1.0]
     assert table["scene"].tolist() == ["T1", "T1"]
     assert " - " in result.stdout  # one scene has no interval
+
+
+def test_pixels_that_predictions_lack_are_told(run, folders, dn, put, tmp_path):
+    whole = run("score", *folders, *CHEAP)
+    assert "3 images, 100.0% valid" in whole.stdout
+    assert "warning" not in whole.stderr
+    holes = dn[0].copy()
+    holes[:, :, :36] = 0
+    put(folders[0] / "b.tif", holes, bands=("B04", "B03", "B02", "B08"), scale=1e-4, nodata=0)
+    result = run("score", *folders, *CHEAP)
+    assert "3 images, 83.3% valid" in result.stdout
+    assert "in 1 of 3 rows more than 10% of the pixels do not count (in b 50.0%)" in result.stderr
+    assert json.loads(run("score", *folders, *CHEAP, "--json").stdout)["valid_share"] == 5 / 6
 
 
 def test_one_pair_with_a_table_is_a_set_of_one(run, pair, tmp_path):

@@ -66,7 +66,7 @@ def test_plain_images_need_only_the_same_size() -> None:
 @pytest.mark.parametrize(
     ("pred", "advice"),
     [
-        (grid(crs=UTM17), "rio warp p.tif aligned.tif --like r.tif"),
+        (grid(crs=UTM17), "Pass --reproject cubic to resample the prediction"),
         (grid(x=0.0), "different places"),
         (Grid(None, Affine.identity(), WIDTH, HEIGHT), "rio edit-info p.tif --like r.tif"),
         (grid(crs=None), "rio edit-info p.tif --crs"),
@@ -79,6 +79,21 @@ def test_a_grid_mismatch_prints_both_grids_and_the_way_out(pred: Grid, advice: s
     assert f"p.tif: {pred}" in text
     assert "r.tif: EPSG:32618, origin (435730, 4179460), pixel 10 x -10, 83 x 61 px" in text
     assert advice in text
+
+
+def test_advice_can_be_pasted_into_a_shell() -> None:
+    with pytest.raises(GridMismatchError, match=r"rio edit-info 'my pred.tif' --crs EPSG:CODE"):
+        check_same_grid(grid(crs=None), grid(), pred_name="my pred.tif")
+    bare = Grid(None, Affine.identity(), WIDTH, HEIGHT)
+    with pytest.raises(GridMismatchError, match=r"edit-info 'a b.tif' --like 'r f.tif' --crs"):
+        check_same_grid(bare, grid(), pred_name="a b.tif", ref_name="r f.tif")
+
+
+def test_a_mask_is_not_what_reproject_resamples() -> None:
+    with pytest.raises(GridMismatchError) as caught:
+        check_same_grid(grid(step=20.0), grid(), pred_name="m 1.tif", ref_name="r.tif", mask=True)
+    assert "rio warp 'm 1.tif' mask.tif --like r.tif --resampling nearest" in str(caught.value)
+    assert "--reproject" not in str(caught.value)
 
 
 def test_refining_and_cutting_keep_the_corner_where_it_is() -> None:

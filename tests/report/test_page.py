@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+
+from lpips_sat.report import write_report
 
 
 @pytest.fixture
@@ -68,6 +72,23 @@ def test_it_fits_a_phone_in_light_and_dark(opened, scheme):
     ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     dark = sum(int(v) for v in ground.removeprefix("rgb(").rstrip(")").split(",")) < 200
     assert dark == (scheme == "dark")
+
+
+@pytest.mark.parametrize("width", [1100, 400])
+def test_long_names_are_wrapped(visit, tables, tmp_path, width):
+    smooth = tables["smooth"]
+    table = smooth.table.copy()
+    table["id"] = [f"S2A_MSIL2A_20230615T103631_N0509_{i}_" + 80 * "x" for i in table.index]
+    names = [f"swinir_x4_finetuned_epoch_{epoch}_" + 60 * "a" for epoch in (120, 240)]
+    lacking = replace(smooth, table=table.assign(valid_share=0.5))
+    out = tmp_path / "long.html"
+    write_report({names[0]: replace(smooth, table=table), names[1]: lacking}, out, cases=1)
+    tab = visit(out, viewport={"width": width, "height": 900})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    wider = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML)"
+    assert tab.eval_on_selector_all(".chart, .case, details, h1, nav", wider) == []
+    if width == 1100:
+        assert tab.eval_on_selector_all(".wide", wider) == []
 
 
 def test_paper_shows_every_image_and_no_buttons(opened):

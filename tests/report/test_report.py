@@ -70,6 +70,18 @@ def test_worst_and_best_follow_the_direction_of_the_metric(tables):
     )[:2]
 
 
+def test_tables_that_were_not_scored_alike_are_warned_of(tables):
+    smooth = tables["smooth"]
+    assert not [note for note in notes(tables) if "scored as" in note.text]
+    options = smooth.provenance["options"] | {"harmonize": "linear"}
+    table = smooth.table.copy()
+    table.loc[1, "valid_share"] = 0.25
+    other = replace(smooth, table=table, provenance=smooth.provenance | {"options": options})
+    first, second, *_ = notes({"noisy": tables["noisy"], "other": other})
+    assert (first.method, first.details) == ("other", ["harmonize: none / linear"])
+    assert second.details[0].startswith("valid pixels differ on 1 image (other 25 %, noisy 100 %)")
+
+
 def test_warnings_name_what_is_wrong(tables):
     said = {(note.method, note.text): note.details for note in notes(tables)}
     texts = "\n".join(f"{m}: {t}: {d}" for (m, t), d in said.items())

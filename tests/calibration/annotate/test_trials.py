@@ -12,6 +12,7 @@ from lpips_sat.calibration.annotate.trials import (
     CHECK_KINDS,
     MAX_PSNR_GAP,
     Plan,
+    _psnr,
     balanced_pairs,
     build_trials,
     side,
@@ -68,6 +69,13 @@ def test_psnr_alone_rarely_decides(trials):
         if (t.task, t.role) == ("2afc", "main")
     ]
     assert np.mean(np.array(gaps) <= MAX_PSNR_GAP) > 0.8
+
+
+def test_psnr_is_that_of_scikit_image_to_the_last_digits(trials):
+    for t in (t for t in trials if (t.task, t.role) == ("2afc", "main")):
+        expected = peak_signal_noise_ratio(t.ref, t.a[::-1], data_range=255)
+        assert _psnr(t.a[::-1], t.ref) == pytest.approx(expected, rel=1e-14)
+    assert _psnr(t.ref, t.ref) == np.inf
 
 
 def test_checks_show_the_reference_itself_beside_a_wreck(trials):
