@@ -11,6 +11,7 @@ perceptual metric", eq. 1) on features that were learned from Sentinel-2.
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,8 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         self.spatial, self.per_layer = spatial, per_layer
         folder = WEIGHTS / backbone if backbone in shipped() else None
         if folder is not None:
+            if backbone_config or card:
+                raise WeightsError(f"backbone_config and card of {backbone!r} are its own")
             config = json.loads((folder / CONFIG_FILE).read_text())
             backbone, backbone_config = config["backbone"], config["backbone_config"]
             card = config["card"]
@@ -128,7 +131,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
     @property
     def align(self) -> int:
         """Tiles must begin at multiples of this many pixels to see the features of the whole."""
-        return max(self.strides)
+        return math.lcm(*self.strides)
 
     @property
     def halo(self) -> int:
@@ -225,13 +228,14 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> LPIPSSat:
         """Load a folder that ``save_pretrained`` wrote, shipped weights, or a hub repository.
 
+        The name of shipped weights means these, also beside a folder of that name ("./default").
         ``kwargs`` are the hub's (``revision``, ``token``, ...) and this class's; the latter replace
         what was saved. Whatever is missing, damaged or made for another network is a WeightsError.
         """
         if "bands" in kwargs:  # the composite that was saved belongs to the bands that were saved
             kwargs.setdefault("composite", None)
         source = str(pretrained_model_name_or_path)
-        if source in shipped() and not Path(source).is_dir():
+        if source in shipped() and not isinstance(pretrained_model_name_or_path, Path):
             check_shipped(source)
             source = str(WEIGHTS / source)
         try:
@@ -268,7 +272,6 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         *,
         model_id: str,
         map_location: str = "cpu",
-        strict: bool = True,
         **kwargs: Any,
     ) -> LPIPSSat:
         """Safetensors only, from a local folder or the hub; never unpickles anything."""
@@ -330,8 +333,9 @@ def _describe(backbone: nn.Module) -> tuple[list[int], list[int]]:
 
 
 def _probe(backbone: nn.Module, size: int) -> Sequence[Tensor]:
+    like = next(backbone.parameters(), torch.zeros(()))
     with torch.no_grad():
-        features: Any = backbone.eval()(torch.zeros(1, 3, size, size))
+        features: Any = backbone.eval()(like.new_zeros(1, 3, size, size))
     maps = features if isinstance(features, list | tuple) else ()
     if not maps or not all(isinstance(f, Tensor) and f.ndim == 4 for f in maps):
         raise WeightsError(

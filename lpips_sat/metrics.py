@@ -48,6 +48,8 @@ class ImageMetric(Metric):
         self.name, self.unit, self.halo = metric.name, metric.unit, metric.halo
         self.min_size, self.align = metric.min_size, metric.align
         self.sums, self.from_sums = metric.sums, metric.from_sums
+        for part in ("settings", "known_sums", "per_band"):
+            setattr(self, part, getattr(metric, part, None))
         for state in ("total", "count", "undefined"):
             zero = torch.zeros((), dtype=torch.float64)
             self.add_state(state, default=zero, dist_reduce_fx="sum")

@@ -319,4 +319,6 @@ def metric_settings(metric: TileMetric) -> dict[str, Any]:
     if isinstance(metric, LPIPSSat):
         found["composite"] = list(metric.to_input.composite)
         found["weights"] = {k: metric.card.get(k) for k in ("name", "version", "sha256")}
+        if "sha256" not in metric.card:  # uncalibrated: the network is all there is to tell it by
+            found["weights"]["backbone"] = metric.config["backbone"]
     return found

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from . import tiled
-from .errors import MetricInputError, PluginError, UnknownMetricError
+from .errors import MetricInputError, PluginError, UnknownMetricError, WeightsError
 from .lpips import LPIPSSat
 from .opensr import opensr
 from .perceptual import DISTS, LPIPS
 from .radiometry import Kind
 from .tiled import TileMetric
+from .weights import shipped
 
 GROUP = "lpips_sat.metrics"
 
@@ -75,8 +76,10 @@ def _lpips_sat(settings: Settings) -> LPIPSSat:
         "radiometry": settings.radiometry,
         "composite": settings.composite,
     }
-    if Path(weights).is_dir():
+    if weights in shipped() or Path(weights).is_dir():
         return LPIPSSat.from_pretrained(weights, **given)
+    if weights == "pyramid":
+        raise WeightsError("the pyramid is untrained: name a folder of weights, or leave it out")
     return LPIPSSat(weights, **given)
 
 
@@ -252,10 +255,16 @@ def build(names: Sequence[str], settings: Settings) -> list[TileMetric]:
     """Build metrics by name, each once, in this order; names may be in any case.
 
     Raises:
-        UnknownMetricError: a name that does not exist, or whose metric does not apply, and why.
+        UnknownMetricError: a name that does not exist, or whose metric does not apply, and why;
+            or weights of a metric that is not among them.
         PluginError: a plugin that cannot be loaded, or that is no metric.
     """
-    return [_build(name, settings) for name in dict.fromkeys(n.lower() for n in names)]
+    wanted = dict.fromkeys(n.lower() for n in names)
+    if strange := sorted(set(settings.weights) - set(wanted)):
+        raise UnknownMetricError(
+            f"weights of {', '.join(strange)}, but the metrics are {', '.join(wanted)}"
+        )
+    return [_build(name, settings) for name in wanted]
 
 
 def plugins() -> dict[str, str]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lpips_sat import functional
+from lpips_sat import functional, tiled
 from lpips_sat.errors import MetricInputError
 from lpips_sat.metrics import (
     CPSNR,
@@ -253,6 +253,17 @@ def test_the_states_are_float64_from_the_start_and_stay_it():
 def test_ssim_refuses_images_smaller_than_its_window():
     with pytest.raises(MetricInputError, match=r"SSIM needs.*11 x 11 pixels, got 10 x 15"):
         make("ssim").update(*pair(1, (10, 15)))
+
+
+def test_a_class_is_scored_by_tiles_as_the_metric_it_was_made_from():
+    psnr = PSNR(data_range=0.6)
+    assert psnr.settings == tiled.psnr(data_range=0.6).settings
+    assert psnr.per_band(psnr.sums(*pair(2))).shape == (2, 3)
+    pred, ref = pair(1)
+    cssim = CSSIM(data_range=1.0, max_shift=1)
+    known = cssim.known_sums(pred, ref)  # of the whole image, before any tile
+    whole = cssim.from_sums(cssim.sums(pred, ref))
+    torch.testing.assert_close(cssim.from_sums(cssim.sums(pred, ref, known=known)), whole)
 
 
 @pytest.mark.parametrize("cls", [PSNR, SSIM, MSSSIM, CPSNR, CSSIM, ERGAS])

@@ -15,7 +15,7 @@ import torch
 from torchvision.models import AlexNet_Weights, VGG16_Weights, alexnet, vgg16
 
 import lpips_sat
-from lpips_sat.errors import PluginError, UnknownMetricError
+from lpips_sat.errors import PluginError, UnknownMetricError, WeightsError
 from lpips_sat.lpips import LPIPSSat
 from lpips_sat.suites import METRICS, SUITES, Settings, build, left_out, members, plugins
 
@@ -125,6 +125,16 @@ def test_metrics_beside_a_suite_are_added(run, pair):
     result = run("score", *pair, "--suite", "spectral", "--metrics", "mae", "--json", "--factor", 4)
     assert scored(result)[-1] == "MAE"
     assert "ERGAS" in scored(result)
+
+
+def test_weights_of_a_metric_that_is_not_asked_for_are_refused():
+    with pytest.raises(UnknownMetricError, match="weights of lpipssat, but the metrics are mae"):
+        build(["mae"], Settings(RGB, weights={"lpipssat": "lin"}))
+
+
+def test_a_network_without_weights_is_no_metric():
+    with pytest.raises(WeightsError, match="the pyramid is untrained"):
+        build(["lpips-sat"], Settings(RGB, weights={"lpips-sat": "pyramid"}))
 
 
 def test_weights_are_chosen_by_name(run, pair):

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from lpips_sat import LPIPSSat
 from lpips_sat.errors import WeightsError
+from lpips_sat.scoring import metric_settings
+from lpips_sat.suites import Settings, build
 
 from .conftest import make_tiny, pair, rng
 
@@ -147,6 +149,22 @@ def test_shipped_weights_load_by_their_name(offline):
     assert torch.equal(loaded(x, y), LPIPSSat("lin", radiometry="display")(x, y))
 
 
+def test_a_folder_does_not_stand_in_for_shipped_weights_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    LPIPSSat("lin").save_pretrained(tmp_path / "default")
+    (suite,) = build(["lpips-sat"], Settings(("B04", "B03", "B02")))
+    for metric in (LPIPSSat(), LPIPSSat.from_pretrained("default"), suite):
+        assert metric.card["name"] == "default"
+    for folder in ("./default", Path("default")):
+        assert LPIPSSat.from_pretrained(folder).card["name"] == "lin"
+
+
+@pytest.mark.parametrize("given", [{"backbone_config": {"depth": 3}}, {"card": {"name": "mine"}}])
+def test_shipped_weights_refuse_a_config_or_a_card(given):
+    with pytest.raises(WeightsError, match="backbone_config and card of 'lin' are its own"):
+        LPIPSSat("lin", **given)
+
+
 @pytest.mark.parametrize("name", ["no-such-weights", "nobody/no-such-weights", "/no such/folder"])
 def test_weights_that_are_nowhere_are_one_line_that_names_them(offline, name):
     with pytest.raises(WeightsError, match=f"cannot load '{name}'.*save_pretrained") as caught:
@@ -216,3 +234,10 @@ def test_negative_or_non_finite_heads_are_refused(saved, value):
     save_file(state, path)
     with pytest.raises(WeightsError, match=r"negative or non-finite head weights; it is no metric"):
         LPIPSSat.from_pretrained(saved)
+
+
+def test_networks_without_a_card_are_told_apart_by_their_name():
+    config = {"widths": [4, 6], "depth": 1}
+    pyramid = LPIPSSat("pyramid", backbone_config=config)
+    module = LPIPSSat(pyramid.backbone)
+    assert metric_settings(pyramid) != metric_settings(module)

@@ -193,34 +193,40 @@ def test_a_copy_is_the_same_metric(metric, clone):
 # --- precision and compilation
 
 
-def test_bfloat16_is_within_5_percent_of_float32():
+half = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+
+
+@half
+def test_half_precision_is_within_5_percent_of_float32(half):
     metric = LPIPSSat()
     pred, ref = pair(4)
     expected = metric(pred, ref)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", half):
         mixed = metric(pred, ref)
-    of_images = metric(pred.bfloat16(), ref.bfloat16())
-    lowered = metric.bfloat16()
-    for found in (mixed, lowered(pred, ref), lowered(pred.bfloat16(), ref.bfloat16()), of_images):
+    of_images = metric(pred.to(half), ref.to(half))
+    lowered = metric.to(half)
+    for found in (mixed, lowered(pred, ref), lowered(pred.to(half), ref.to(half)), of_images):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, rtol=0.05, atol=0)
     assert not torch.equal(mixed, expected)  # autocast was at work
 
 
-def test_identical_images_score_exactly_0_in_bfloat16(metric):
+@half
+def test_identical_images_score_exactly_0_in_half_precision(metric, half):
     image = land()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", half):
         assert torch.equal(metric(image, image.clone()), torch.zeros(2))
-    assert torch.equal(metric.bfloat16()(image, image.clone()), torch.zeros(2))
+    assert torch.equal(metric.to(half)(image, image.clone()), torch.zeros(2))
 
 
-def test_gradients_under_autocast_point_the_same_way():
+@half
+def test_gradients_under_autocast_point_the_same_way(half):
     metric = LPIPSSat()
     pred, ref = pair()
     gradients = []
     for enabled in (False, True):
         image = pred.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        with torch.autocast("cpu", half, enabled=enabled):
             metric(image, ref).sum().backward()
         gradients.append(image.grad.flatten())
     assert gradients[1].isfinite().all()

@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lpips_sat import LPIPSSat, radiometry
 from lpips_sat.errors import MetricInputError, WeightsError
@@ -138,6 +139,19 @@ def test_any_module_that_returns_a_list_of_maps_is_a_backbone():
     torch.testing.assert_close(
         metric(pred, ref).double(), torch.from_numpy(expected), rtol=1e-5, atol=0
     )
+
+
+def test_tiles_begin_where_every_map_of_a_backbone_has_a_position():
+    class FourAndSix(nn.Module):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [F.avg_pool2d(x, 4), F.avg_pool2d(x, 6)]
+
+    assert LPIPSSat(FourAndSix()).align == 12
+
+
+def test_a_float64_module_is_a_backbone():
+    metric = LPIPSSat(Unpadded().double())
+    assert metric(*pair()).isfinite().all()
 
 
 class Returns(nn.Module):
