@@ -85,7 +85,12 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def check_weights(folder: Path) -> None:
-    """Refuse weights that are not those of their card; a card without a hash vouches for none."""
+    """Refuse weights that are not those of their card; a card without a hash vouches for none.
+
+    An index beside the file would make diffusers load other files than the one that is hashed.
+    """
+    if index := next((folder / WEIGHTS.parent).glob("*.index*.json"), None):
+        raise LpipsSatError(f"{index} splits the weights over several files: expected {WEIGHTS}")
     expected = read_card(folder).get("sha256")
     if expected is not None:
         remedy = "the file is damaged or was changed; get it again"

@@ -117,11 +117,16 @@ class SRPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> SRPipeline:
-        """Load what ``save_pretrained`` wrote; results are bit-identical to those before."""
+        """Load what ``save_pretrained`` wrote; results are bit-identical to those before.
+
+        Safetensors only: nothing is unpickled.
+        """
         shown = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # over two small files
         try:
-            loaded: SRPipeline = super().from_pretrained(str(folder), **options)
+            loaded: SRPipeline = super().from_pretrained(
+                str(folder), use_safetensors=True, **options
+            )
         finally:
             if shown:
                 logging.enable_progress_bar()

@@ -5,15 +5,16 @@ low-resolution image y and standard normal noise,
 
     x_t = a_t x0 + b_t y + c_t noise .
 
-Everything that tells one model from another is in these tables, computed in float64. Nodes settle
-the off-by-ones of the papers' code: index n of SR3, ResShift and I2SB (from 0) is node n + 1 here.
+Everything that tells one model from another is in `PROCESSES`: these tables, computed in float64,
+where its sampling starts and what its paper's network predicts. Nodes settle the off-by-ones of the
+papers' code: index n of SR3, ResShift and I2SB (from 0) is node n + 1 here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -185,14 +186,26 @@ def regression(steps: int) -> Tables:
     return Tables(a, 1 - a, np.zeros(2), a, np.ones(2))
 
 
-PROCESSES: dict[str, Callable[..., Tables]] = {
-    "sr3": sr3,
-    "supresdiffgan": sr3,
-    "resshift": resshift,
-    "i2sb": i2sb,
-    "unidb": unidb,
-    "flow": flow,
-    "regression": regression,
+class Process(NamedTuple):
+    """One model: its tables, where sampling starts, and what its paper's network predicts.
+
+    prior: "noise", "y", or "y+noise", y with noise of the weight c_T; predicts: see
+    `scheduler.BridgeScheduler`.
+    """
+
+    tables: Callable[..., Tables]
+    prior: Literal["noise", "y", "y+noise"]
+    predicts: Literal["sample", "epsilon", "velocity", "bridge"]
+
+
+PROCESSES = {
+    "sr3": Process(sr3, prior="noise", predicts="epsilon"),
+    "supresdiffgan": Process(sr3, prior="noise", predicts="sample"),
+    "resshift": Process(resshift, prior="y+noise", predicts="sample"),
+    "i2sb": Process(i2sb, prior="y", predicts="bridge"),
+    "unidb": Process(unidb, prior="y", predicts="epsilon"),
+    "flow": Process(flow, prior="noise", predicts="velocity"),
+    "regression": Process(regression, prior="y", predicts="sample"),
 }
 
 
@@ -200,7 +213,7 @@ def tables(process: str, steps: int, params: dict[str, Any] | None = None) -> Ta
     """The tables of a process by name; an unknown name or parameter is an error that lists them."""
     if process not in PROCESSES:
         raise LpipsSatError(f"unknown process {process!r}: expected one of {', '.join(PROCESSES)}")
-    make = PROCESSES[process]
+    make = PROCESSES[process].tables
     known = make.__kwdefaults__ or {}
     if unknown := sorted(set(params or {}) - set(known)):
         names = ", ".join(known) or "none"

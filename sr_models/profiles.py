@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,13 @@ PROFILES = ("small", "paper")
 LOSSES = ("l1", "l2", "lpips-sat", "matching")
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("no", "bf16")
+KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "Sequence[int]": (list, tuple),
+}
+POSITIVE = ("steps", "batch", "crop", "learning_rate", "clip", "checkpoint_every", "looks")
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,16 @@ class TrainConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse words that mean nothing."""
+        """Refuse what means nothing."""
+        for item in fields(self):
+            value: Any = getattr(self, item.name)
+            fits = isinstance(value, KINDS[str(item.type)]) and not isinstance(value, bool)
+            if not fits:
+                raise LpipsSatError(f"{item.name} must be {item.type}, got {value!r}")
+            positive = item.name in POSITIVE
+            if isinstance(value, (int, float)) and not (value > 0 or (value == 0 and not positive)):
+                wanted = "positive" if positive else "at least 0"
+                raise LpipsSatError(f"{item.name} must be {wanted}, got {value!r}")
         for name, known in (("loss", LOSSES), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise LpipsSatError(
@@ -83,7 +99,7 @@ def models(name: str = "small") -> list[str]:
     return [key for key in _read(name) if key not in ("network", "train")]
 
 
-def load_profile(model: str, name: str = "small", **train: Any) -> Profile:
+def load_profile(model: str, name: str = "small", train: Mapping[str, Any] = {}) -> Profile:
     """A model at a size; `train` replaces fields of its `TrainConfig`."""
     values = _read(name)
     if model not in models(name):

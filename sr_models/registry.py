@@ -93,10 +93,17 @@ def pipeline_folder(path: Path) -> Path | None:
 
 
 def device_of(wanted: str | None) -> str:
-    """The device that is wanted; None is the GPU where there is one."""
+    """The device that is wanted, if it is here; None is the GPU where there is one."""
     import torch
 
-    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise LpipsSatError(f"cannot use the device {wanted!r}: {reason}") from error
+    return wanted
 
 
 def load_pipeline(folder: Path, device: str) -> SRPipeline:
@@ -109,5 +116,5 @@ def load_pipeline(folder: Path, device: str) -> SRPipeline:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise LpipsSatError(f"cannot load the model in {folder}: {reason}") from error
-    loaded.to(device)
+    loaded.to(device_of(device))
     return loaded

@@ -25,7 +25,7 @@ from .pipeline import Array, SRPipeline
 from .registry import Model
 from .tiling import blended_rows
 
-CONTEXT = 8  # LR pixels around a tile for a model that has no tiles of its own
+CONTEXT = 8  # LR pixels that a model without tiles of its own sees around a tile
 PLAIN_TILE = 256
 
 
@@ -66,8 +66,10 @@ def upscale_scene(
     began: told how many LR pixels there are.
     """
     start = time.perf_counter()
+    if spread is not None and spread.resolve() == target.resolve():
+        raise LpipsSatError(f"{spread} is the output: the spread needs a file of its own")
     with ExitStack() as stack:
-        factor = _factor(model, scale, num_samples, spread)
+        factor = _factor(model, scale, num_samples, spread, steps)
         image = stack.enter_context(_open(source, model, radiometry, bands))
         grid = image.grid
         fine, scene = grid.refine(factor), _Scene(image)
@@ -114,7 +116,9 @@ class _Scene:
         return larger[top - first * scale :][:count]
 
 
-def _factor(model: Model, scale: int | None, num_samples: int, spread: Path | None) -> int:
+def _factor(
+    model: Model, scale: int | None, num_samples: int, spread: Path | None, steps: int | None
+) -> int:
     """The factor; refuse what the model cannot do."""
     if spread is not None and num_samples < 2:
         raise LpipsSatError("the spread of one sample is 0: ask for more with --num-samples")
@@ -123,6 +127,8 @@ def _factor(model: Model, scale: int | None, num_samples: int, spread: Path | No
             raise LpipsSatError("this model has no factor of its own: give --factor")
         if num_samples > 1:
             raise LpipsSatError("this model gives one image only: leave --num-samples out")
+        if steps is not None:
+            raise LpipsSatError("this model takes no sampling steps: leave --steps out")
         return scale
     if scale not in (None, model.config.scale):
         raise LpipsSatError(
@@ -160,13 +166,21 @@ def _plain_rows(
     model: Model, scene: _Scene, scale: int, progress: Callable[[int], None]
 ) -> Iterator[tuple[int, Array]]:
     """Tiles of a model that only has `upscale`."""
+    height, width = scene.valid.shape
 
     def run(row: int, col: int, rows: int, cols: int) -> Array:
-        done = model.upscale(scene.read(row, col, rows, cols), scale)
+        top, left = max(row - CONTEXT, 0), max(col - CONTEXT, 0)
+        bottom, right = min(row + rows + CONTEXT, height), min(col + cols + CONTEXT, width)
+        done = model.upscale(scene.read(top, left, bottom - top, right - left), scale)
+        wanted = (bottom - top) * scale, (right - left) * scale
+        if done.shape[1:] != wanted:
+            raise LpipsSatError(
+                f"expected (C, {wanted[0]}, {wanted[1]}) of the model's upscale, got {done.shape}"
+            )
         progress(rows * cols)
-        return done
+        first, start = (row - top) * scale, (col - left) * scale
+        return done[:, first : first + rows * scale, start : start + cols * scale]
 
-    height, width = scene.valid.shape
     tiles = blended_rows(run, height, width, tile=PLAIN_TILE, overlap=CONTEXT, scale=scale)
     for top, values in tiles:
         yield top, values[None]

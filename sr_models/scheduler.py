@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lpips_sat import LpipsSatError
 
-from .processes import Array, EulerTables, tables, unidb_euler
+from .processes import PROCESSES, Array, EulerTables, tables, unidb_euler
 
 MODES = ("sde", "mean", "ode")
 HEADS = ("sample", "epsilon", "velocity", "bridge")
@@ -34,18 +34,6 @@ TIMES = ("node", "level", "power")
 INPUTS = ("as_is", "unit", "pixel", "residual")
 SOLVERS = ("posterior", "euler")
 VARIANCES = ("fixed_small", "fixed_large")
-# What each paper's network predicts.
-OFFICIAL_HEAD = {
-    "sr3": "epsilon",
-    "supresdiffgan": "sample",
-    "resshift": "sample",
-    "i2sb": "bridge",
-    "unidb": "epsilon",
-    "flow": "velocity",
-    "regression": "sample",
-}
-FROM_NOISE = ("sr3", "supresdiffgan", "flow")  # their prior does not know y
-PINNED = ("i2sb", "unidb", "regression")  # their prior is y itself
 TIME_RANGE = 1000.0  # what the sinusoids of diffusers' networks are made for
 EXACT = 1e-12  # a noise weight below this is none
 BLIND = 1e-6  # an x0 weight below this is drowned in the rounding of float32
@@ -107,7 +95,7 @@ class BridgeScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.register_to_config(_use_default_values=[])
         self.params = dict(params or {})
         self.tables = tables(process, num_train_timesteps, self.params)
-        self.head = OFFICIAL_HEAD[process] if prediction_type is None else prediction_type
+        self.head = PROCESSES[process].predicts if prediction_type is None else prediction_type
         for name, value, known in (
             ("prediction_type", self.head, HEADS),
             ("mode", mode, MODES),
@@ -225,10 +213,11 @@ class BridgeScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self, y: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> Tensor:
         """x_T: y itself (I2SB, UniDB), y + c_T noise (ResShift), or noise alone."""
-        if self.config.process in PINNED:
+        prior = PROCESSES[self.config.process].prior
+        if prior == "y":
             return y
         z = _noise(y, generator, noise)
-        return z if self.config.process in FROM_NOISE else y + float(self.tables.c[-1]) * z
+        return z if prior == "noise" else y + float(self.tables.c[-1]) * z
 
     def set_timesteps(
         self,

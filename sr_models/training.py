@@ -29,7 +29,7 @@ from lpips_sat.backbones import runs
 
 from .cards import CURVE, training_card
 from .gan import Adversary, Discriminator
-from .network import build_unet, denoise
+from .network import build_unet, denoise, side_multiple
 from .pipeline import SRPipeline
 from .profiles import Profile, TrainConfig
 
@@ -250,15 +250,18 @@ def train(
     if they differ; validation: pairs on which the averaged network is watched by PSNR; device:
     "cpu" or None, which takes what `accelerate launch` or the machine offers; about: what the
     model's card shall say of the pairs, such as the name of the set and the regime. A folder begun
-    with another profile or other pairs is refused. A loss that is no number stops the run with the
-    last good state kept.
+    with another profile or other pairs (see `fingerprint`) is refused. A loss that is no number
+    stops the run with the last good state kept.
     """
     config, scale = profile.train, scale_of(pairs)
     accelerator = Accelerator(mixed_precision=config.precision, cpu=device == "cpu")
+    trainer = Trainer(profile, bands, lr_bands or bands, scale, accelerator)
+    multiple = math.lcm(scale, side_multiple(trainer.pipeline.unet, len(bands)))
+    if config.crop % multiple:
+        raise LpipsSatError(f"crop must be a multiple of {multiple}, got {config.crop}")
     if accelerator.is_main_process:
         runs.claim(out, profile, {"pairs": fingerprint(pairs), "bands": ",".join(bands)})
     accelerator.wait_for_everyone()
-    trainer = Trainer(profile, bands, lr_bands or bands, scale, accelerator)
     start = runs.resume(out, *trainer.parts)
     trainer.average.to(accelerator.device)
     log = Log(out, start) if accelerator.is_main_process else None
@@ -280,8 +283,9 @@ def train(
                 if log is not None:
                     runs.checkpoint(out, step, *trainer.parts)
                 raise LpipsSatError(
-                    f"the loss or its gradient is no number at step {step} (loss {error}): the "
-                    f"state before it is kept in {out / 'state.pt'}; lower learning_rate"
+                    f"the loss or its gradient is no number at step {step} (loss {error}): start "
+                    "again in another folder (--out) with a lower rate (--set learning_rate=...). "
+                    f"The state before it is kept in {out / 'state.pt'}"
                 ) from None
             if log is not None:
                 log.step(step, logs)
@@ -314,15 +318,20 @@ def look_steps(steps: int, looks: int) -> list[int]:
 
 
 def validate(pipeline: SRPipeline, pairs: Pairs) -> tuple[float, float]:
-    """Mean PSNR (dB, peak = high - low) of one sample, and of the bicubic image."""
+    """Mean PSNR (dB, peak = high - low) of one sample, and of the bicubic image.
+
+    Over the pairs that neither reproduces exactly; NaN if there is none.
+    """
     peak = float(np.mean(np.subtract(pipeline.config.high, pipeline.config.low)))
     scores = []
     for index in range(min(len(pairs), VALIDATION_ITEMS)):
         lr, hr = (torch.as_tensor(pairs[index][key])[None] for key in ("lr", "hr"))
         bicubic = pipeline.to_values(pipeline.upsample(lr.to(pipeline.device))).cpu()
         guesses = (pipeline(lr, seed=index).samples[0], bicubic)
-        scores.append([10 * math.log10(peak**2 / F.mse_loss(x, hr).item()) for x in guesses])
-    ours, theirs = np.mean(scores, axis=0)
+        errors = [F.mse_loss(x, hr).item() for x in guesses]
+        if all(errors):
+            scores.append(10 * np.log10(peak**2 / np.array(errors)))
+    ours, theirs = np.mean(scores, axis=0) if scores else (math.nan, math.nan)
     return float(ours), float(theirs)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ...errors import OutputExistsError
+from ...errors import LpipsSatError, OutputExistsError
 from ...outputs import check_output
 from .. import options
 
@@ -63,6 +63,7 @@ def sr(
     Units, nodata and band names are read from the file or taken from the options, never guessed.
     Prints what it cost as JSON: nfe is how often the network was asked for each tile and sample.
     """
+    from sr_models.pipeline import SRPipeline
     from sr_models.registry import load_model
     from sr_models.scene import upscale_scene
 
@@ -73,7 +74,9 @@ def sr(
                 raise OutputExistsError(f"{path} is the input: choose another name")
     loaded = load_model(model, device=device)
     if fast:
-        loaded.fast = True  # type: ignore[attr-defined] # a model without it ignores it
+        if not isinstance(loaded, SRPipeline):
+            raise LpipsSatError(f"model {model!r} takes no sampling steps: leave --fast out")
+        loaded.fast = True
     with options.progress() as bar:
         task = bar.add_task("super-resolving", total=None)
         result = upscale_scene(

@@ -28,9 +28,12 @@ def assignment(text: str) -> tuple[str, Any]:
 def assignments(changes: tuple[str, ...]) -> dict[str, Any]:
     """What `--set KEY=VALUE` said; anything else is a usage error."""
     try:
-        return dict(assignment(change) for change in changes)
+        found = dict(assignment(change) for change in changes)
     except ValueError as error:
         raise click.BadParameter(f"expected KEY=VALUE, got {error}", param_hint="--set") from None
+    if "seed" in found:
+        raise click.BadParameter("the seed has an option of its own", param_hint="--set")
+    return found
 
 
 @click.command()
@@ -59,8 +62,18 @@ def assignments(changes: tuple[str, ...]) -> dict[str, Any]:
     help="Minutes on a CPU, or as the papers do it.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default in runs/.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides everything random.")
-@click.option("--device", help="cpu, or leave it to accelerate: the GPU where there is one.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Decides everything random.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu"]),
+    help="cpu, or leave it to accelerate: the GPU where there is one.",
+)
 @click.option(
     "--set",
     "changes",
@@ -90,7 +103,7 @@ def train(
     from sr_models.profiles import load_profile
 
     wanted = assignments(changes)
-    settings = load_profile(model, profile, **{"seed": seed, **wanted})
+    settings = load_profile(model, profile, {**wanted, "seed": seed})
     material = Material(data, regime, degradation, seed)
     usual = Trainings(data, profile, wanted, degradation, Path("runs"))
     folder = out or usual.folder(model, regime, seed)

@@ -166,7 +166,7 @@ class Trainings:
         return weights
 
     def _profile(self, model: str, seed: int) -> Profile:
-        return load_profile(model, self.profile, **{**self.changes, "seed": seed})
+        return load_profile(model, self.profile, {**self.changes, "seed": seed})
 
     def _material(self, regime: Regime, seed: int) -> Material:
         return Material(self.root, regime, self.degradation, seed)

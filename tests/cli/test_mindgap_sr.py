@@ -85,6 +85,24 @@ def test_the_same_words_give_the_same_file(mindgap, model, scene, tmp_path):
     assert np.nanmax(np.abs(a - c)) > 0
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_fast_takes_other_steps_and_as_many(mindgap, model, scene, tmp_path):
+    unet = SRPipeline.from_pretrained(model).unet
+    scheduler = BridgeScheduler("sr3", 4, {"end": 0.5})
+    SRPipeline(unet, scheduler, bands=("B04", "B08"), steps=3).save_pretrained(tmp_path / "sr3")
+    for name, words in (("slow", ()), ("fast", ("--fast",))):
+        args = (scene, tmp_path / f"{name}.tif", "--model", tmp_path / "sr3", *words)
+        done = mindgap("sr", *args)
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["nfe"] == 3
+    slow, fast = (read(tmp_path / f"{name}.tif")[0] for name in ("slow", "fast"))
+    assert np.nanmax(np.abs(fast - slow)) > 0.01
+    out = tmp_path / "more.tif"
+    refused = mindgap("sr", scene, out, "--model", tmp_path / "sr3", "--fast", "--steps", 5)
+    assert (refused.exit_code, out.exists()) == (1, False)
+    assert "expected 1 to 4 sampling steps, got 5" in refused.stderr
+
+
 def test_bicubic_needs_a_factor(mindgap, scene, tmp_path):
     out = tmp_path / "bicubic.tif"
     refused = mindgap("sr", scene, out, "--model", "bicubic")
@@ -102,14 +120,22 @@ def test_bicubic_needs_a_factor(mindgap, scene, tmp_path):
         (("--model", "MODEL", "--factor", "4"), "trained for a factor of 2, not 4"),
         (("--model", "MODEL", "--spread", "SPREAD"), "ask for more with --num-samples"),
         (("--model", "MODEL", "--steps", "9"), "expected 1 to 4 sampling steps, got 9"),
+        (("--model", "MODEL", "--fast"), "not for resshift"),
+        (
+            ("--model", "MODEL", "--num-samples", "2", "--spread", "OUT"),
+            "the spread needs a file of its own",
+        ),
         (("--model", "bicubic", "--factor", "2", "--num-samples", "2"), "one image only"),
+        (("--model", "bicubic", "--factor", "2", "--steps", "2"), "leave --steps out"),
+        (("--model", "bicubic", "--factor", "2", "--fast"), "leave --fast out"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     mindgap, model, scene, tmp_path, args, message
 ):
-    places = {"MODEL": str(model), "SPREAD": str(tmp_path / "spread.tif")}
     out = tmp_path / "out.tif"
+    again = tmp_path / ".." / tmp_path.name / "out.tif"
+    places = {"MODEL": str(model), "SPREAD": str(tmp_path / "spread.tif"), "OUT": str(again)}
     result = mindgap("sr", scene, out, *(places.get(a, a) for a in args))
     assert result.exit_code == 1
     assert message in result.stderr

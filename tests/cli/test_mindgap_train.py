@@ -47,6 +47,16 @@ def test_a_model_is_trained_and_used(mindgap, pairs, tmp_path, regime):
     assert "another config" in other.stderr
 
 
+def test_a_folder_with_something_else_in_it_is_left_alone(mindgap, pairs, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    args = ("--model", "regression", "--data", pairs, "--regime", "real", "--out", tmp_path)
+    refused = mindgap("train", *args)
+    assert refused.exit_code == 1
+    assert "is not empty and holds no run" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("args", "message", "code"),
     [

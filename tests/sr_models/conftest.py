@@ -47,7 +47,7 @@ def tiny() -> Callable[..., Profile]:
     def make(model: str, name: str = "small", **train: Any) -> Profile:
         short = {"steps": 6, "batch": 2, "crop": 16, "warmup": 2, "checkpoint_every": 3}
         short |= {"discriminator": (8, 8), "precision": "no", "looks": 1}
-        profile = load_profile(model, name, **{**short, **train})
+        profile = load_profile(model, name, {**short, **train})
         return dataclasses.replace(profile, network=TINY)
 
     return make

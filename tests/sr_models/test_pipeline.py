@@ -12,6 +12,8 @@ from sr_models.network import build_unet, denoise, side_multiple, unshuffle_of
 from sr_models.noise import NoiseField
 from sr_models.pipeline import SRPipeline
 from sr_models.profiles import load_profile, models
+from sr_models.scheduler import BridgeScheduler
+from sr_models.solvers import DPMSolver
 from sr_models.tiling import blended_rows, starts
 
 BANDS = ("B04", "B03", "B02", "B08")
@@ -70,9 +72,24 @@ def test_a_profile_refuses_what_it_does_not_know():
     with pytest.raises(LpipsSatError, match="unknown profile 'large'"):
         load_profile("sr3", "large")
     with pytest.raises(LpipsSatError, match="no training option stesp: expected one of"):
-        load_profile("sr3", stesp=3)
-    with pytest.raises(LpipsSatError, match="loss must be one of l1, l2"):
-        load_profile("sr3", loss="huber")
+        load_profile("sr3", train={"stesp": 3})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"loss": "huber"}, "loss must be one of l1, l2"),
+        ({"steps": "abc"}, "steps must be int, got 'abc'"),
+        ({"steps": True}, "steps must be int, got True"),
+        ({"learning_rate": "high"}, "learning_rate must be float, got 'high'"),
+        ({"batch": 0}, "batch must be positive, got 0"),
+        ({"warmup": -1}, "warmup must be at least 0, got -1"),
+        ({"clip": float("nan")}, "clip must be positive, got nan"),
+    ],
+)
+def test_training_options_that_mean_nothing_are_refused(wrong, message):
+    with pytest.raises(LpipsSatError, match=message):
+        load_profile("sr3", train=wrong)
 
 
 # -- images --------------------------------------------------------------------------------------
@@ -141,6 +158,30 @@ def test_sampling_leaves_the_training_tables_alone(pipeline):
     model(reflectance())
     model.scheduler.training_timesteps(3)
     assert model.scheduler.nodes == 1000
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@torch.no_grad()
+def test_fast_takes_the_steps_of_dpm_solver(pipeline, monkeypatch):
+    model, lr = pipeline("sr3", steps=4), reflectance()
+    slow = model(lr, seed=3).samples[0]
+    draws, draw = [], NoiseField.__call__
+
+    def drawn(field, number, *where):
+        draws.append(number)
+        return draw(field, number, *where)
+
+    monkeypatch.setattr(NoiseField, "__call__", drawn)
+    model.fast = True
+    fast = model(lr, seed=3)
+    assert draws == [0]  # the prior, and no fresh noise
+    assert fast.nfe == 4
+    assert (fast.samples[0] - slow).abs().max() > 0.01
+    bridge, y = BridgeScheduler.from_config(model.scheduler.config), model.upsample(lr)
+    solver, x = DPMSolver(bridge, 4), NoiseField(3)(0, 1, 0, 0, 24, 40).expand_as(y)
+    for t in solver.timesteps.tolist():
+        x = solver.step(denoise(model.unet, bridge, x, y, t), t, x, y).prev_sample
+    torch.testing.assert_close(fast.samples[0], model.to_values(x))
 
 
 @pytest.mark.parametrize(

@@ -76,3 +76,19 @@ def test_what_is_no_model_is_one_clear_line(tmp_path, pipeline):
     with pytest.raises(LpipsSatError, match="cannot load the model in") as caught:
         registry.load_model(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_in_several_files_or_in_a_pickle_are_refused(pipeline, tmp_path):
+    model = pipeline()
+    model.save_pretrained(tmp_path)
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    index = weights.with_name(f"{weights.name}.index.json")
+    index.write_text('{"metadata": {}, "weight_map": {}}')
+    with pytest.raises(LpipsSatError, match="splits the weights over several files"):
+        registry.load_model(tmp_path)
+    index.unlink()
+    registry.load_model(tmp_path)
+    torch.save(model.unet.state_dict(), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(LpipsSatError, match="cannot load the model in"):
+        registry.load_model(tmp_path)

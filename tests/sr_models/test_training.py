@@ -17,7 +17,7 @@ from lpips_sat import LpipsSatError
 from lpips_sat.errors import OutputExistsError
 from sr_models.pipeline import SRPipeline
 from sr_models.profiles import models
-from sr_models.training import Batches, Trainer, scale_of, train
+from sr_models.training import Batches, Trainer, scale_of, train, validate
 
 HERE = Path(__file__).parent
 
@@ -203,6 +203,15 @@ def test_training_leaves_the_random_state_alone(tiny, toy, tmp_path):
 def test_the_validation_set_is_looked_at_more_densely_early_on(tiny, toy, tmp_path):
     run(tiny("regression", steps=18, looks=3), toy, tmp_path, validation=toy)
     assert column(tmp_path, "step", "validation.csv") == [1, 7, 17]  # after 2, 8 and 18 steps
+
+
+def test_a_pair_without_any_error_has_no_share_in_the_mean(pipeline, toy):
+    model = pipeline("regression", steps=1)
+    empty = {"lr": torch.zeros(1, 24, 24), "hr": torch.zeros(1, 48, 48)}
+    alone = [validate(model, [pair]) for pair in (toy[0], toy[1])]
+    together = validate(model, [toy[0], empty, toy[1]])
+    assert together == pytest.approx(np.mean(alone, axis=0))
+    assert np.isnan(validate(model, [empty])).all()
 
 
 def test_the_board_has_the_losses(tiny, toy, tmp_path):
