@@ -13,7 +13,7 @@ from affine import Affine
 from scipy.ndimage import fourier_shift, gaussian_filter
 
 from lpips_sat import open_pair
-from lpips_sat.align import WINDOW, align, pair_shift
+from lpips_sat.align import align, pair_shift
 from lpips_sat.alignment import Alignment
 from lpips_sat.errors import GridMismatchError, MetricInputError
 from lpips_sat.harmonize import apply_curve, fit_curve
@@ -99,6 +99,33 @@ def test_an_aligned_pair_and_a_shift_below_half_a_pixel_are_not_warned_of(raster
         assert found["warnings"] == []
 
 
+@pytest.mark.parametrize(
+    ("dx", "reliability", "register", "said"),
+    [
+        (0.400, 0.300, False, ""),  # with dy = 0.3: exactly half a pixel
+        (0.401, 0.300, False, "the prediction lies"),
+        (-0.401, 0.299, False, ""),
+        (0.401, 0.299, True, "not registered"),
+        (0.401, 0.300, True, "the prediction lies"),
+    ],
+)
+def test_a_warning_needs_half_a_pixel_and_a_reliability_of_three_tenths(
+    dx, reliability, register, said
+):
+    warning = Alignment(Shift(0.3, dx, reliability)).warning(register=register)
+    assert warning.startswith(said)
+    assert bool(warning) == bool(said)
+
+
+@pytest.mark.parametrize(("reliability", "done"), [(0.299, False), (0.300, True)])
+def test_a_shift_is_undone_from_a_reliability_of_three_tenths(
+    reliability, done, rasters, clean, monkeypatch
+):
+    monkeypatch.setattr("lpips_sat.align.pair_shift", lambda pair: Shift(1.0, 0.0, reliability))
+    with open_pair(*rasters(clean)) as pair:
+        assert align(pair, register=True).alignment.registered is done
+
+
 def test_images_that_share_nothing_are_neither_warned_of_nor_moved(rasters, textured, truth):
     other = textured(3, 192, 200, seed=77)
     with open_pair(*rasters(other)) as pair:
@@ -110,12 +137,15 @@ def test_images_that_share_nothing_are_neither_warned_of_nor_moved(rasters, text
     assert before.pred.equal(after.pred)
 
 
-def test_windows_of_a_large_scene_outvote_the_clouded_ones(tmp_path, put, textured):
-    side = 3 * WINDOW
+def test_windows_of_a_large_scene_outvote_those_that_moved_otherwise(
+    tmp_path, put, textured, monkeypatch
+):
+    monkeypatch.setattr("lpips_sat.align.WINDOW", 96)
+    side = 3 * 96
     ref = gaussian_filter(textured(1, side, side, seed=8), (0, 1, 1))
     pred = moved(ref)
-    pred[:, : side // 3] = textured(1, side // 3, side, seed=9)  # something else in three of nine
-    pred[:, -200:, -200:] = np.nan
+    pred[:, 96:192] = moved(ref, (-2.0, 3.0))[:, 96:192]  # three of nine, the middle one too
+    pred[:, -75:, -75:] = np.nan
     paths = [
         put(tmp_path / f"{name}.tif", image.astype(np.float32), bands=("B04",))
         for name, image in (("pred", pred), ("ref", ref))
