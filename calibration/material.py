@@ -32,6 +32,7 @@ class TuneConfig:
     """Everything that decides a tuning run; read from a TOML file."""
 
     seed: int = 0
+    widths: list[int] = field(default_factory=list)  # of a pyramid that grows, see `grow`
     steps: int = 3000
     trials: int = 12  # training trials per step
     patches: int = 20  # clean patches per step, each with its copies

@@ -33,6 +33,7 @@ from ..backbones.features import unit_vectors
 from ..backbones.runs import Sampler
 from ..lpips import LPIPSSat
 from .evaluate import to_batch
+from .grow import grow
 from .heads import anchor, set_heads
 from .judgements import Judgements
 from .ladders import ladder_loss
@@ -200,6 +201,8 @@ def tune(
     patches. ``out`` holds ``config.json``, ``log.csv`` and ``state.pt`` (to resume). A folder begun
     with another config, backbone, votes or patches is refused.
     """
+    if config.widths:
+        metric = grow(metric, config.widths, config.seed)
     runs.claim(out, config, _start(metric, training, sample))
     material = gather(config, training, sample)
     student = Student(metric.backbone, sum(metric.channels)).requires_grad_(True).to(device)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ..outputs import check_output, whole_file
+from ..outputs import check_folder, check_output, whole_file
+from ..weights import STATE_FILE
 from . import options
 
 if TYPE_CHECKING:
@@ -79,20 +80,23 @@ def calibrate(
     from ..calibration.judgements import Judgements
     from ..calibration.readers import read_choices
 
-    maker.check_folder(out, overwrite=overwrite)
+    check_folder(out, mark=STATE_FILE, overwrite=overwrite)
     if heads is not None:
         check_output(heads, overwrite=overwrite)
     first, *others = (read_choices(path) for path in judgements)
     trials = Judgements.join([first, *(other.split()[0] for other in others)])
+    training, _ = maker.split(trials)
     metric = maker.mean_of([maker.load_backbone(source, checkpoint) for source in backbone])
     name = name or out.name
     if tune is None or eurosat is None:
-        table = maker.calibrate(metric, trials, name=name, out=out)
+        table = maker.calibrate(metric, trials, name=name, out=out, overwrite=overwrite)
     else:
-        training, _ = trials.split()
         run = out.with_name(f"{out.name}.run")
-        facts = _tune(metric, training, tune, run, eurosat, download=download, device=device)
-        table = maker.publish(metric, trials, name=name, out=out, **facts)
+        metric = _tune(metric, training, tune, run, eurosat, download=download, device=device)
+        variant = "tune: backbone and heads trained on votes and a teacher's ladders"
+        table = maker.publish(
+            metric, trials, name=name, out=out, overwrite=overwrite, variant=variant
+        )
     if heads is not None:
         with whole_file(heads, overwrite=overwrite) as part:
             metric.save_heads(part)
@@ -108,8 +112,8 @@ def _tune(
     *,
     download: bool,
     device: str,
-) -> dict[str, Any]:
-    """Tune ``metric`` in the folder ``run``; returns what the card says of it."""
+) -> LPIPSSat:
+    """Tune ``metric`` in the folder ``run``."""
     from ..backbones.runs import read_config
     from ..calibration.material import TuneConfig
     from ..calibration.patches import PatchSource, read_eurosat, read_scene
@@ -119,5 +123,4 @@ def _tune(
     chips = read_eurosat(eurosat, download=download)
     source = PatchSource(chips.images, read_scene(), settings.scene_share)
     log = options.step_log(settings.steps)
-    tune(settings, metric, training, run, sample=source, device=device, report=log)
-    return {"variant": "tune: backbone and heads trained on votes and a teacher's ladders"}
+    return tune(settings, metric, training, run, sample=source, device=device, report=log)

@@ -75,7 +75,7 @@ class FID(FrechetInceptionDistance):
 
     |m1 - m2|^2 + trace(S1 + S2 - 2 (S1 S2)^(1/2)), 0 for identical sets, lower is better, no unit.
     Biased upward for small sets: compare sets of one size, with many more images than features
-    (`PooledFeatures.num_features`, 336 by default); for fewer images take `KID`.
+    (`PooledFeatures.num_features`, 464 by default); for fewer images take `KID`.
 
     Use:
         ``metric.update(images, real=True)`` with the true ones, ``real=False`` with the others,

@@ -1,9 +1,9 @@
 """The shipped backbone: a small plain pyramid that sees detail and texture.
 
-Three stages at strides 2, 4 and 8. The stem mixes all pixel phases before it decimates, and
+Four stages at strides 2, 4, 8 and 16. The stem mixes all pixel phases before it decimates, and
 later stages are preceded by overlapping average pooling, so that a shift of a fraction of a pixel
-moves features smoothly (Zhang 2019, "Making convolutional networks shift-invariant again"). Each
-stage also yields its *texture energy*, the local root mean square of its responses, which
+moves features smoothly (Zhang 2019, "Making convolutional networks shift-invariant again"). The
+first three also yield their *texture energy*, the local root mean square of their responses, which
 forgets where inside a window a texture lies (the idea behind DISTS, Ding et al. 2020).
 
 No normalisation layers: a result cannot depend on the batch.
@@ -17,14 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import WeightsError
 from .base import Backbone
 
-# Texture energy is pooled over 8 x 8 feature positions, every 4: windows of 16, 32, 64 px.
-ENERGY_WINDOW, ENERGY_STRIDE = 8, 4
+# Texture energy is pooled over 8 x 8 feature positions, every 4: windows of 16, 32, 64 px. Those of
+# a fourth stage would be wider than the smallest image.
+ENERGY_WINDOW, ENERGY_STRIDE, ENERGY_STAGES = 8, 4, 3
+ENERGY_MARGIN = (ENERGY_WINDOW - ENERGY_STRIDE) // 2
 
 
 class Pyramid(Backbone):
-    """(N, 3, H, W) network input -> responses and texture energies of every stage.
+    """(N, 3, H, W) network input -> responses of every stage, and texture energies of three.
 
     Args:
         widths: channels of the stages; each next runs at twice the stride.
@@ -36,13 +39,16 @@ class Pyramid(Backbone):
         self, widths: Sequence[int] = (32, 64, 128), depth: int = 2, stem_stride: int = 2
     ) -> None:
         super().__init__()
-        stages, channels, stride, radius = [], 3, stem_stride, stem_stride  # reach of the stem
-        self.channels, self.strides = [], []
+        if stem_stride not in (1, 2):
+            raise WeightsError(f"stem_stride must be 1 or 2, got {stem_stride}")
+        stages, channels, stride, radius = [], 3, stem_stride, 1  # the stem sees 1 px around a cell
+        self.widths = list(widths)
+        self.channels, self.strides, self.radius = [], [], 0
         for index, width in enumerate(widths):
             layers: list[nn.Module] = []
             if index:
                 layers.append(nn.AvgPool2d(4, stride=2, padding=1, count_include_pad=False))
-                radius, stride = radius + 2 * stride, 2 * stride
+                radius, stride = radius + stride, 2 * stride
             for step in range(depth):
                 stem = index == 0 and step == 0
                 layers.append(_convolution(channels, width, stem_stride if stem else 0))
@@ -50,18 +56,19 @@ class Pyramid(Backbone):
                 channels = width
             radius += stride * (depth - (index == 0))
             stages.append(nn.Sequential(*layers))
-            self.channels += [width, width]
-            self.strides += [stride, stride * ENERGY_STRIDE]
+            energies = int(index < ENERGY_STAGES)
+            self.channels += [width] * (1 + energies)
+            self.strides += [stride, stride * ENERGY_STRIDE][: 1 + energies]
+            self.radius = max(self.radius, radius + energies * stride * ENERGY_MARGIN)
         self.stages = nn.ModuleList(stages)
-        self.radius = radius + stride * ENERGY_WINDOW // 2
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Responses and energies, stage by stage."""
         features = []
-        for stage in self.stages:
+        for index, stage in enumerate(self.stages):
             x = stage(x)
-            features += [x, texture_energy(x)]
+            features += [x, texture_energy(x)] if index < ENERGY_STAGES else [x]
         return features
 
 
@@ -79,9 +86,12 @@ def _initialise(module: nn.Module) -> None:
 
 
 def texture_energy(x: Tensor) -> Tensor:
-    """Local root mean square of each channel; the epsilon keeps the gradient at 0 finite."""
-    margin = (ENERGY_WINDOW - ENERGY_STRIDE) // 2
+    """Local root mean square of each channel; the epsilon keeps the gradient at 0 finite.
+
+    In float32 at least: half precision has no room for the squares.
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     pooled = F.avg_pool2d(
-        x * x, ENERGY_WINDOW, stride=ENERGY_STRIDE, padding=margin, count_include_pad=False
+        x * x, ENERGY_WINDOW, stride=ENERGY_STRIDE, padding=ENERGY_MARGIN, count_include_pad=False
     )
     return torch.sqrt(pooled + 1e-8)

@@ -7,7 +7,7 @@ from lpips_sat.backbones import build_backbone
 from lpips_sat.backbones.pyramid import Pyramid, texture_energy
 from lpips_sat.errors import WeightsError
 
-CONFIGS = [((4, 6, 8), 2), ((4, 6, 8), 1), ((4, 6), 3), ((4,), 2)]
+CONFIGS = [((4, 6, 8, 10), 2), ((4, 6, 8), 2), ((4, 6, 8), 1), ((4, 6), 3), ((4,), 2)]
 every_config = pytest.mark.parametrize(("widths", "depth"), CONFIGS)
 
 
@@ -47,13 +47,17 @@ def test_channels_and_strides_are_those_of_the_feature_maps(widths, depth, heigh
     assert {len(f) for f in features} == {2}
 
 
-def test_the_stages_halve_the_resolution_from_stride_2_and_each_gives_its_energy():
-    assert make((4, 6, 8), 2).strides == [2, 8, 4, 16, 8, 32]
-    assert make((4, 6, 8), 2).channels == [4, 4, 6, 6, 8, 8]
+def test_the_stages_halve_the_resolution_from_stride_2_and_three_give_their_energy():
+    assert make((4, 6, 8, 10), 2).strides == [2, 8, 4, 16, 8, 32, 16]
+    assert make((4, 6, 8, 10), 2).channels == [4, 4, 6, 6, 8, 8, 10]
+
+
+def test_the_smallest_image_reaches_the_fourth_stage():
+    assert make((4, 6, 8, 10), 2)(rand(1, 3, 32, 32))[-1].shape == (1, 10, 2, 2)
 
 
 @every_config
-def test_no_position_depends_on_a_pixel_beyond_the_radius(widths, depth):
+def test_the_radius_is_the_farthest_pixel_that_a_position_depends_on(widths, depth):
     backbone = open_everywhere(make(widths, depth))
     farthest = 0
     for layer, stride in enumerate(backbone.strides):
@@ -63,7 +67,7 @@ def test_no_position_depends_on_a_pixel_beyond_the_radius(widths, depth):
         assert 0 <= before <= backbone.radius
         assert 0 <= after <= backbone.radius
         farthest = max(farthest, before, after)
-    assert farthest > backbone.radius / 2  # a claim, not just a large number
+    assert farthest == backbone.radius
 
 
 def test_a_change_beyond_the_radius_leaves_a_position_bit_for_bit_and_one_inside_does_not():
@@ -150,6 +154,11 @@ def test_the_gradient_of_the_energy_of_nothing_is_finite():
     x = torch.zeros(1, 1, 8, 8, requires_grad=True)
     texture_energy(x).sum().backward()
     assert x.grad.isfinite().all()
+
+
+def test_other_strides_of_the_stem_are_refused():
+    with pytest.raises(WeightsError, match="stem_stride must be 1 or 2, got 4"):
+        Pyramid(stem_stride=4)
 
 
 def test_a_pyramid_is_built_by_name_with_its_arguments():

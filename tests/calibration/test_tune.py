@@ -189,6 +189,12 @@ def test_tuning_a_tuned_metric_goes_on_from_its_heads(tuned, trials, tmp_path):
     assert again.card["backbone"]["tuning"]["steps"] == TINY.steps
 
 
+def test_a_run_that_asks_for_further_stages_tunes_them_too(trials, tmp_path):
+    tuned = tune_tiny(tmp_path / "run", trials, replace(TINY, steps=1, widths=[4, 6, 5]))
+    assert tuned.channels == [4, 4, 6, 6, 5, 5]
+    assert tuned.config["backbone_config"]["widths"] == [4, 6, 5]
+
+
 @pytest.mark.parametrize("heads_too", [False, True])
 def test_the_mean_of_weights_starts_as_they_would_themselves(tuned, trials, tmp_path, heads_too):
     save(tuned, tmp_path / "first")

@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from lpips_sat.calibration.calibrate import load_backbone, save
+from lpips_sat.calibration.grow import grow
+from lpips_sat.errors import WeightsError
+from lpips_sat.lpips import LPIPSSat
+
+WIDTHS = [4, 6, 8]
+
+
+@pytest.fixture
+def metric() -> LPIPSSat:
+    torch.manual_seed(2)
+    config = {"widths": WIDTHS[:2], "depth": 1}
+    metric = LPIPSSat("pyramid", radiometry="display", backbone_config=config, card={"name": "old"})
+    for head in metric.heads:
+        head.uniform_()
+    return metric
+
+
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    return tuple(torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+
+
+def layers(metric: LPIPSSat) -> torch.Tensor:
+    metric.per_layer = True
+    return metric(*pair())
+
+
+def test_a_grown_metric_begins_as_the_old_one_and_a_little_of_the_new_stage(metric):
+    old, new = layers(metric), layers(grow(metric, WIDTHS, seed=0))
+    assert torch.equal(new[:, :4], old)
+    assert (new[:, 4:] > 0).all()
+    assert (new[:, 4:].sum(dim=1) < 0.2 * old.sum(dim=1)).all()
+
+
+def test_a_grown_metric_is_saved_and_loaded_with_its_stages_and_its_card(metric, tmp_path):
+    grown = grow(metric, WIDTHS, seed=0)
+    save(grown, tmp_path / "grown")
+    loaded = load_backbone(str(tmp_path / "grown"))
+    assert torch.equal(loaded(*pair()), grown(*pair()))
+    assert loaded.card["backbone"]["name"] == "old"
+
+
+def test_the_seed_decides_how_new_stages_begin(metric):
+    one, again, other = (layers(grow(metric, WIDTHS, seed)) for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("widths", [[4, 8, 8], [4]])
+def test_other_widths_are_refused(metric, widths):
+    with pytest.raises(WeightsError, match=r"must begin with .* pyramid \[4, 6\]"):
+        grow(metric, widths, seed=0)
+
+
+def test_another_backbone_is_refused():
+    class Half(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [x[..., ::2, ::2]]
+
+    with pytest.raises(WeightsError, match=r"the backbone is Half$"):
+        grow(LPIPSSat(Half(), "display"), WIDTHS, seed=0)
