@@ -1,6 +1,6 @@
 """Averages and differences with intervals that respect clusters.
 
-Tiles of one scene are not independent, scenes are: whole clusters are resampled, never rows.
+Tiles of one scene are not independent, scenes are: clusters count as a whole, never their rows.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit  # Student's quantiles
 
 from .errors import MetricInputError
 
@@ -25,13 +26,17 @@ FEW = 11
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its bootstrap interval and the numbers it rests on; NaN where there is none."""
+    """A mean with its interval and the numbers it rests on; NaN where there is none.
+
+    trainings: more than 1 where the interval is over trainings, too; see `crossed_mean`.
+    """
 
     mean: float
     low: float
     high: float
     count: int
     clusters: int
+    trainings: int = 1
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -86,35 +91,66 @@ def bootstrap(
     return Interval(float(value), float(low), float(high), len(index), len(names))
 
 
-def bootstrap_crossed(
-    values: NDArray[Any],
-    clusters: Sequence[Any] | NDArray[Any],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+def crossed_mean(
+    values: NDArray[Any], clusters: Sequence[Any] | NDArray[Any], *, level: float = 0.95
 ) -> Interval:
-    """Mean of ``values`` (S, n), n images under S trainings, resampling clusters, then trainings.
+    """Mean of ``values`` (S, n), n images under S trainings, with an interval over both.
 
-    Percentile bootstrap of two crossed factors: every resample draws whole ``clusters`` (n,) of
-    images and, independently, rows (Owen 2007, "The pigeonhole bootstrap",
-    doi:10.1214/07-AOAS122). With one row only the clusters are resampled: the interval then says
-    nothing about other trainings. `Interval.count` is S n.
+    Clusters (n,) of images and trainings are two crossed random factors. Let v_c and v_t be the
+    variance of the mean as the means of clusters and of trainings show it, and v_e that of what
+    neither explains, which both count: the variance is v = v_c + v_t - v_e, at least max(v_c, v_t).
+    The interval is the mean +- the largest of t sqrt(v), t sqrt(v_c) and t sqrt(v_t), so never
+    narrower than that of clusters or of trainings alone. t is Student's; the degrees of freedom of
+    v are Satterthwaite's (1946, doi:10.2307/3002019), at least the fewer of both factors'.
+
+    Clusters weigh by their images: their deviations are those of a linearised ratio, and the
+    degrees of freedom those of its variance when all clusters vary alike.
+
+    With one training there is no v_t: the interval is over clusters alone, as
+    `Interval.trainings` says, and tells nothing of other trainings.
     """
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 2 or not data.size or np.isnan(data).any():
         raise MetricInputError(f"expected scores (S, n) without NaN, got shape {data.shape}")
     index = _cluster_index(clusters, data.shape[1])
     counts = np.bincount(index)
-    sums = np.stack([np.bincount(index, weights=row) for row in data])
-    rng = np.random.default_rng([seed, 1])  # not the one that draws the clusters
-    means = []
-    for draw in _draws(len(counts), resamples, seed):
-        rows = rng.integers(len(data), size=(len(draw), len(data)))
-        drawn = np.take_along_axis(sums[rows].sum(axis=1), draw, axis=1).sum(axis=1)
-        means.append(drawn / (len(data) * counts[draw].sum(axis=1)))
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(data.mean()), float(low), float(high), data.size, len(counts))
+    if len(counts) < 2:
+        raise MetricInputError("an interval needs two clusters or more, got one")
+    cells = np.stack([np.bincount(index, weights=row) for row in data]) / counts
+    parts = _crossed_variances(cells, counts / counts.sum())
+    reach = max(float(stdtrit(free, (1 + level) / 2)) * math.sqrt(v) for v, free in parts)
+    mean = float(data.mean())
+    return Interval(mean, mean - reach, mean + reach, data.size, len(counts), len(data))
+
+
+def _crossed_variances(
+    cells: NDArray[np.float64], weights: NDArray[np.float64]
+) -> list[tuple[float, float]]:
+    """Variances of the mean of cells (S, C), each with its degrees of freedom: v_c, v_t, v.
+
+    weights (C,) of the clusters add up to 1. v is left out where it is not above both others.
+    """
+    rows, mean = cells @ weights, float((cells @ weights).mean())
+    of_cluster = cells.mean(axis=0) - mean
+    # sum(w^2 d^2) of deviations d from the weighted mean is a form x'Ax: its trace, that of A^2
+    squares, cross = weights**2, np.eye(len(weights)) - weights - weights[:, None]
+    cross += squares.sum()
+    trace, of_square = squares @ cross.diagonal(), squares @ cross**2 @ squares
+    scale, free = squares.sum() / trace, float(trace**2 / of_square)
+    v_c = float(scale * (squares * of_cluster**2).sum())
+    count = len(rows)
+    if count == 1:
+        return [(v_c, free)]
+    more = count * (count - 1)
+    v_t = float(((rows - mean) ** 2).sum()) / more
+    left = cells - of_cluster - rows[:, None]
+    v_e = float(scale * (squares * left**2).sum()) / more
+    parts = [(v_c, free), (v_t, count - 1.0)]
+    v = v_c + v_t - v_e
+    if v > max(v_c, v_t):
+        errors = v_c**2 / free + v_t**2 / (count - 1) + v_e**2 / (free * (count - 1))
+        parts.append((v, max(v**2 / errors, min(free, count - 1))))
+    return parts
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@ from math import inf, nan, sqrt
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lpips_sat.errors import MetricInputError
 from lpips_sat.stats import (
-    bootstrap_crossed,
     bootstrap_mean,
+    crossed_mean,
     least_clusters,
     paired_differences,
     summarise,
@@ -229,35 +230,109 @@ def test_differences_of_nothing_or_with_nan_are_errors():
             paired_differences(values)
 
 
-def test_crossed_bootstrap_of_one_training_is_the_clustered_bootstrap():
+# --- means over clusters and trainings
+
+
+def test_one_training_has_students_interval_of_the_cluster_means():
     rng = np.random.default_rng(0)
     values, clusters = rng.normal(size=60), np.repeat(np.arange(12), 5)
-    one = bootstrap_crossed(values[None], clusters, resamples=4000)
-    other = bootstrap_mean(values, clusters, resamples=4000)
-    assert (one.mean, one.count, one.clusters) == (other.mean, 60, 12)
-    assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.02)
+    found = crossed_mean(values[None], clusters)
+    known = stats.ttest_1samp(values.reshape(12, 5).mean(1), 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-12)
+    assert (found.mean, found.count) == (pytest.approx(values.mean()), 60)
+    assert (found.clusters, found.trainings) == (12, 1)
 
 
-def test_crossed_bootstrap_knows_the_spread_between_trainings():
-    clusters = np.repeat(np.arange(10), 3)
-    trainings = np.array([-1.0, 0.0, 1.0])[:, None] + np.zeros((3, 30))
-    found = bootstrap_crossed(trainings, clusters, resamples=4000)
-    # means of 3 draws of -1, 0, 1: -1 has probability 1 / 27 = 0.037, beyond the 0.025 quantile
-    assert (found.mean, found.low, found.high) == (0, -1, 1)
+def test_trainings_that_differ_alone_have_students_interval_of_their_means():
+    rows = np.array([-1.0, 0.0, 2.0])[:, None] + np.zeros((3, 30))
+    found = crossed_mean(rows, np.repeat(np.arange(10), 3))
+    known = stats.ttest_1samp([-1.0, 0.0, 2.0], 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-12)
+    assert found.trainings == 3
 
 
-def test_crossed_bootstrap_covers_the_true_mean():
-    rng, hits = np.random.default_rng(1), 0
-    for trial in range(200):
-        blocks, seeds = rng.normal(size=12), rng.normal(size=12)
-        values = seeds[:, None] + np.repeat(blocks, 4) + 0.1 * rng.normal(size=(12, 48))
-        found = bootstrap_crossed(values, np.repeat(np.arange(12), 4), resamples=300, seed=trial)
+def test_the_variance_is_that_of_the_two_way_table_and_its_freedom_satterthwaites():
+    """By mean squares (Searle, Casella & McCulloch 1992): (MSB + MST - MSE) / (B S)."""
+    blocks, trainings = 8, 4
+    rng = np.random.default_rng(8)
+    values = rng.normal(size=blocks) + rng.normal(size=(trainings, 1))
+    values = values + 0.5 * rng.normal(size=(trainings, blocks))
+    rows, columns = values.mean(1), values.mean(0)
+    left = values - rows[:, None] - columns + values.mean()
+    free = blocks - 1, trainings - 1, (blocks - 1) * (trainings - 1)
+    squares = (
+        trainings * columns.var() * blocks / free[0],
+        blocks * rows.var() * trainings / free[1],
+        (left**2).sum() / free[2],
+    )
+    whole = squares[0] + squares[1] - squares[2]
+    freedom = whole**2 / sum(s**2 / f for s, f in zip(squares, free, strict=True))
+    half = stats.t.ppf(0.975, freedom) * sqrt(whole / values.size)
+    least = stats.t.ppf(0.975, free[1]) * sqrt(squares[1] / values.size)
+    found = crossed_mean(values, np.arange(blocks))
+    assert found.high - found.mean == pytest.approx(max(half, least))
+    assert found.mean - found.low == pytest.approx(max(half, least))
+
+
+def crossed_coverage(sizes, trainings, block, training, noise, *, studies=1000):
+    """Share of studies whose interval holds the true mean, 0; spreads of the three effects."""
+    rng, hits, clusters = np.random.default_rng(1), 0, np.repeat(np.arange(len(sizes)), sizes)
+    for _ in range(studies):
+        effects = rng.normal(0, block, len(sizes))[clusters]
+        values = effects + rng.normal(0, training, (trainings, 1))
+        values = values + rng.normal(0, noise, (trainings, len(clusters)))
+        found = crossed_mean(values, clusters)
         hits += found.low <= 0 <= found.high
-    assert 0.88 <= hits / 200 <= 1
+    return hits / studies
 
 
-def test_crossed_bootstrap_refuses_a_row_and_nan():
+STUDY = (4, 4, 4, 4, 4, 2)  # test patches of the blocks of `s2-b8`
+
+
+@pytest.mark.parametrize(
+    ("sizes", "trainings", "block", "training"),
+    [
+        pytest.param(STUDY, 3, 1.0, 0.0, id="6x3 blocks"),
+        pytest.param(STUDY, 3, 1.0, 0.2, id="6x3 blocks, a little training"),
+        pytest.param(STUDY, 3, 1.0, 0.5, id="6x3 both"),
+        pytest.param(STUDY, 3, 0.2, 1.0, id="6x3 trainings"),
+        pytest.param(STUDY, 3, 0.0, 0.0, id="6x3 neither"),
+        pytest.param(STUDY, 1, 1.0, 0.0, id="6x1 blocks"),
+        pytest.param((9, 1, 4, 4, 2, 2), 3, 1.0, 0.2, id="6x3 unequal"),
+        pytest.param((4,) * 20, 3, 1.0, 0.5, id="20x3 both"),
+        pytest.param((4,) * 20, 3, 0.2, 1.0, id="20x3 trainings"),
+    ],
+)
+def test_the_interval_of_few_blocks_and_trainings_holds_its_level(
+    sizes, trainings, block, training
+):
+    # 1000 studies: standard error 0.7 %; resampling blocks and trainings gave 0.77 to 0.88
+    assert crossed_coverage(sizes, trainings, block, training, 0.3) >= 0.93
+
+
+def test_the_interval_is_not_wider_than_it_must_be():
+    assert crossed_coverage(STUDY, 3, 1.0, 0.0, 0.3) <= 0.97
+    assert crossed_coverage(STUDY, 1, 1.0, 0.0, 0.3) <= 0.97
+    assert crossed_coverage(STUDY, 3, 0.2, 1.0, 0.3) <= 0.97
+
+
+def test_one_training_says_nothing_of_others():
+    assert crossed_coverage(STUDY, 1, 0.2, 1.0, 0.3) < 0.4
+
+
+def test_a_higher_level_reaches_farther_and_equal_scores_nowhere():
+    values = np.random.default_rng(0).normal(size=(3, 12))
+    clusters = np.repeat(np.arange(6), 2)
+    narrow, wide = (crossed_mean(values, clusters, level=level) for level in (0.95, 0.999))
+    assert wide.low < narrow.low < narrow.mean == wide.mean
+    same = crossed_mean(np.full((3, 12), 0.3), clusters)
+    assert (same.low, same.high) == pytest.approx((0.3, 0.3), abs=1e-12)
+
+
+def test_a_crossed_mean_refuses_a_row_one_cluster_and_nan():
     with pytest.raises(MetricInputError, match=r"expected scores \(S, n\)"):
-        bootstrap_crossed(np.zeros(3), [0, 1, 2])
+        crossed_mean(np.zeros(3), [0, 1, 2])
     with pytest.raises(MetricInputError, match="without NaN"):
-        bootstrap_crossed(np.full((1, 3), np.nan), [0, 1, 2])
+        crossed_mean(np.full((1, 3), np.nan), [0, 1, 2])
+    with pytest.raises(MetricInputError, match="two clusters or more, got one"):
+        crossed_mean(np.zeros((2, 3)), [0, 0, 0])

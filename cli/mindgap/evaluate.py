@@ -127,7 +127,7 @@ def evaluate(
     and tests on those, IV trains on them and tests on synthetic ones. Weights come from the shipped
     checkpoints, from --runs, or are trained there. Every patch gets its rows in --out; the same
     command goes on where it was cut short. Prints means with 95 % intervals over spatial blocks and
-    trainings.
+    trainings; over blocks alone where seeds is 1.
     """
     from sr_models.experiment.evaluate import chosen, sample_set
     from sr_models.experiment.evaluate import evaluate as run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,8 @@ def gap(
     **said: Any,
 ) -> None:
     """What real images cost each model: II - I, paired by patch, with 95 % intervals.
+
+    They are over spatial blocks and, where a model was trained several times, over trainings.
 
     RESULTS.parquet is a table of `mindgap evaluate` with the cases I and II. --attribute shares the
     gap among registration, radiometry, MTF and noise by Shapley values; shares and rest add up to
@@ -193,7 +196,7 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
 
 def _gap_table(results: CaseResults, gaps: dict[tuple[str, str], Interval]) -> Table:
     """One line per model, one column per metric."""
-    table = _table("The gap II - I")
+    table = _table("The gap II - I", _caption(gaps.values()))
     table.add_column("model")
     metrics = list(dict.fromkeys(metric for _, metric in gaps))
     for metric in metrics:
@@ -206,7 +209,8 @@ def _gap_table(results: CaseResults, gaps: dict[tuple[str, str], Interval]) -> T
 
 def _share_table(results: CaseResults, found: list[Attribution]) -> Table:
     """One line per part of a model's gap in a metric."""
-    table = _table("The gap shared out: the parts add up to it")
+    title = "The gap shared out: the parts add up to it"
+    table = _table(title, _caption(one.intervals()["gap"] for one in found))
     table.show_lines = False
     for name in ("model", "metric", "part"):
         table.add_column(name)
@@ -238,7 +242,14 @@ def _curve_table(found: list[tuple[Curve, Fit]]) -> Table:
     return table
 
 
-def _table(title: str, caption: str = "mean [95 % interval over blocks and trainings]") -> Table:
+def _caption(found: Iterable[Interval]) -> str:
+    """What a cell holds, and what its interval is over."""
+    from sr_models.experiment.summary import over
+
+    return f"mean [95 % interval {over(interval.trainings for interval in found)}]"
+
+
+def _table(title: str, caption: str) -> Table:
     style: dict[str, Any] = {"title_style": "bold", "title_justify": "left", "show_lines": True}
     return Table(title=title, caption=caption, **style)
 

@@ -23,7 +23,7 @@ from lpips_sat.warp import read_values
 
 from .errors import PairError
 from .measures import MIN_RELIABILITY, compare, frequencies, line_sums, measure
-from .pairs import read_about, read_manifest
+from .pairs import read_about, read_manifest, test_sha256
 from .sets import box_mean
 
 TABLE = "audit.parquet"
@@ -77,6 +77,7 @@ class Audit:
 
     Attributes:
         name: of the set.
+        test_sha256: of its test patches, as tables of the experiment have it.
         bands: of LR; those of HR with which they are paired.
         table: one row per pair: `id`, `split`, `block`, `textured`, the measures of
             `measures.measure`, with `mtf` at all `frequencies` and `mtf_0.125` and so on, `days`
@@ -88,6 +89,7 @@ class Audit:
     """
 
     name: str
+    test_sha256: str
     bands: tuple[tuple[str, ...], tuple[str, ...]]
     table: pd.DataFrame
     pooled: pd.DataFrame
@@ -160,7 +162,8 @@ def audit_pairs(
         if sums[0]
     )
     name = Path(root).resolve().name
-    return Audit(name, (bands[0], bands[1]), table, pooled, at.tolist(), limits)
+    hashed = test_sha256(root)
+    return Audit(name, hashed, (bands[0], bands[1]), table, pooled, at.tolist(), limits)
 
 
 def check_audit_output(out: StrPath, *, figures: bool, overwrite: bool) -> None:
@@ -212,16 +215,21 @@ def read_audit(folder: StrPath) -> Audit:
         known = json.loads((rows.schema.metadata or {})[KEY.encode()])
         pooled = pd.DataFrame(known["pooled"])
         bands = (tuple(known["lr_bands"]), tuple(known["hr_bands"]))
+        name, hashed = known["set"], known["test_sha256"]
         limits = Limits(**known["limits"])
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise PairError(f"{path} is damaged ({error}): make the audit again") from error
-    return Audit(known["set"], bands, rows.to_pandas(), pooled, known["frequencies"], limits)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PairError(
+            f"{path} is damaged, or of an earlier version ({reason}): make the audit again"
+        ) from error
+    return Audit(name, hashed, bands, rows.to_pandas(), pooled, known["frequencies"], limits)
 
 
 def provenance(audit: Audit) -> dict[str, Any]:
     """What the numbers of an audit depend on, and the pooled lines."""
     return {
         "set": audit.name,
+        "test_sha256": audit.test_sha256,
         "lr_bands": list(audit.bands[0]),
         "hr_bands": list(audit.bands[1]),
         "limits": asdict(audit.limits),

@@ -21,12 +21,16 @@ from lpips_sat.outputs import StrPath, whole_folder
 from lpips_sat.pair import Image, PairMask
 from lpips_sat.radiometry import RadiometryOptions, check_range
 from lpips_sat.registration import MIN_SIZE
-from lpips_sat.warp import open_image, open_mask
+from lpips_sat.warp import grid_in, open_image, open_mask, read_values
 
 from .errors import PairError
-from .grids import common_grid, gsd, nested
+from .grids import common_grid, metres, nested
 from .sets import COLUMNS, DATASET, finish_set, record_of, split_tiles, start_set, write_tile
 from .tiles import Layout, Place
+
+# Medians of one place differ by less than this; a scale that is the other's changes them by more.
+APART = 5
+LOOKED_AT = 64  # tiles, spread evenly, whose medians are compared
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ def build_pairs(
         progress: called with the tiles done and their number.
 
     Raises:
-        PairError: no CRS, no overlap, LR not coarser than HR, too few valid tiles.
+        PairError: no CRS, LR in degrees or not coarser than HR, no overlap, too few valid tiles,
+            values of two units.
         RadiometryError: units or band names that are missing or contradict each other.
     """
     layout = layout or Layout()
@@ -121,6 +126,7 @@ def build_pairs(
         folder = stack.enter_context(whole_folder(out, overwrite=overwrite, mark=DATASET))
         acquired = {"lr_date": lr.date, "hr_date": hr.date, "lr_view": lr.view, "hr_view": hr.view}
         table = _cut(scene, grid, folder, layout, progress, acquired)
+        _check_units(folder, table, (lr, hr))
         split_tiles(table, layout)
         about = _describe(lr, hr, scene, native.grid, not nested(native.grid, fine), layout)
         about |= {"sun_zenith": sun_zenith, "mask": mask and Path(mask).name, "note": note}
@@ -169,20 +175,40 @@ def _cut_tile(
     return write_tile(folder, record, part, lr, hr, bands=bands)
 
 
+def _check_units(folder: Path, table: pd.DataFrame, sources: tuple[Source, Source]) -> None:
+    """Refuse numbers that cannot be of one place in one unit: one side's scale is the other's."""
+    written = table[table["lr"] != ""]
+    some = written.iloc[np.linspace(0, len(written) - 1, min(len(written), LOOKED_AT)).astype(int)]
+    if some.empty:
+        return
+    low, high = (
+        float(np.median(np.concatenate([read_values(folder / f).ravel() for f in some[side]])))
+        for side in ("lr", "hr")
+    )
+    if max(low, high) > 0 and max(low, high) > APART * min(low, high):
+        raise PairError(
+            f"the median of {sources[0].name} is {low:.3g}, that of {sources[1].name} {high:.3g}: "
+            f"expected values of one place within a factor of {APART}. What --scale and --offset "
+            "(or --radiometry) say holds for both; say what is HR's own with --hr-scale and "
+            "--hr-offset (1 and 0 leave its numbers as they are)"
+        )
+
+
 def _describe(
     lr: Source, hr: Source, scene: _Scene, native: Grid, resampled: bool, layout: Layout
 ) -> dict[str, Any]:
     def side(source: Source, image: Image) -> dict[str, Any]:
         radiometry = image.radiometry
-        about = {"file": source.name, "bands": list(radiometry.bands), "gsd": gsd(image.grid)}
+        about = {"file": source.name, "bands": list(radiometry.bands), "gsd": metres(image.grid)}
         return about | {"radiometry": radiometry.describe(), "date": source.date}
 
+    own = metres(native) or metres(grid_in(native, scene.lr.grid.crs))  # HR may be in degrees
     return {
         "factor": scene.factor,
         "kind": scene.hr.radiometry.kind,
         "crs": scene.lr.grid.crs.to_string(),
         "lr": side(lr, scene.lr),
-        "hr": side(hr, scene.hr) | {"native_gsd": gsd(native), "resampled": resampled},
+        "hr": side(hr, scene.hr) | {"native_gsd": own, "resampled": resampled},
         "layout": asdict(layout) | {"shares": list(layout.shares)},
     }
 

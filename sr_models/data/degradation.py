@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -244,6 +244,19 @@ def sentinel2(
         reference=tuple(math.pi * row[3] / (row[4] * cosine) for row in rows),
         hr_mtf=tuple(1.0 if b is None else SENTINEL2[b][1] for b in sources),
     )
+
+
+def describe(degradation: Degradation) -> dict[str, Any]:
+    """Name one of the classes above with its parameters, to tell whether two are the same."""
+    known = asdict(cast(Any, degradation))
+    return {"name": type(degradation).__name__.lower()} | {k: _known(v) for k, v in known.items()}
+
+
+def _known(value: Any) -> Any:
+    """A parameter as JSON has it, without what the last digits owe to the machine."""
+    if isinstance(value, tuple):
+        return [_known(part) for part in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def gaussian_sigma(mtf: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from pathlib import Path
@@ -19,6 +20,7 @@ from lpips_sat.warp import read_values
 from .degradation import SENTINEL2, Bicubic, Blind, Degradation, sentinel2
 from .errors import DegradationError, PairError
 from .sets import DATASET, MANIFEST
+from .tiles import TEST_UNTEXTURED
 
 Regime = Literal["real", "synthetic"]
 DEGRADATIONS = ("physical", "bicubic", "blind")
@@ -149,6 +151,17 @@ def read_manifest(root: StrPath, split: str | None = None) -> pd.DataFrame:
         have = ", ".join(sorted(set(table["split"]) - {""}))
         raise PairError(f"{root} has no tiles of split {split!r}: there are {have or 'none'}")
     return chosen
+
+
+def test_sha256(root: StrPath) -> str:
+    """SHA-256 of the files of the test patches and their names, those without texture too."""
+    digest, manifest = hashlib.sha256(), read_manifest(root)
+    for split in ("test", TEST_UNTEXTURED):
+        tiles = manifest[manifest["split"] == split]
+        for file in [*tiles["lr"], *tiles["hr"]]:
+            digest.update(str(file).encode())
+            digest.update((Path(root) / file).read_bytes())
+    return digest.hexdigest()
 
 
 def as_degradation(wanted: str | Degradation, about: dict[str, Any]) -> Degradation:

@@ -28,16 +28,15 @@ from ..data.pairs import PairDataset, as_degradation, read_about
 from ..registry import device_of, load_pipeline
 from .contenders import Batch, Contender, Sampler
 from .curves import trainings_of
-from .evaluate import REMEDY, differences, taken_up
+from .evaluate import REMEDY, SHARED, check_tested, differences, taken_up
 from .exam import BATCH_PIXELS, Exam
 from .foreign import foreign
 from .gap import STATES, SUBSETS, comparable
-from .results import CaseResults, trained, untrained, write_case_results
+from .lock import sole_writer
+from .results import ATTRIBUTION, CaseResults, trained, untrained, write_case_results
 from .scores import Scores
 from .summary import TEST
 
-# What a table of the experiment says that must hold of the set and the settings here too.
-SHARED = ("set", "degradation", "data_range")
 CEILING = "ceiling"  # it is shown HR, so that it has no gap
 Unit = tuple[str, int]  # a model and the seed of its training
 Testing = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -83,29 +82,62 @@ def attribute_results(
         All that `out` then holds.
 
     Raises:
-        LpipsSatError: the set or the weights are not those of the table, or `out` is of others.
+        LpipsSatError: the set or the weights are not those of the table, or `out` is of others or
+            is being written by another run.
     """
     units = units_of(results, asked.models, asked.seeds)
     exam = _exam(results, root, asked)
     degradation = results.provenance["degradation"]
     factors = fit_factors(PairDataset(root, "train"), degradation)
-    settings = plain_json({**exam.describe(), "factors": factors.to_dict()})
-    done = taken_up(out, settings, most=3, overwrite=overwrite)
-    todo = [unit for unit in units if not _has(done, unit, results, out)]
-    contenders = [_contender(unit, results, exam, asked) for unit in todo]  # or it is said now
-    for unit, contender in zip(todo, contenders, strict=True):
-        model, seed = unit
-        with testing(f"attributing {model}, seed {seed}", exam.tiles[TEST]) as advance:
-            how: dict[str, Any] = {"degradation": degradation, "advance": advance}
-            rows = attribute(contender, root, factors, exam.scores, **how)
-            new = [{"model": model, "seed": seed, **row} for row in rows]
-        table = CaseResults.from_rows(new, {}).table
-        if len(done.table):
-            table = pd.concat([done.table, table], ignore_index=True)
-        weights = {**done.provenance["weights"], f"{model} {seed}": _weights(unit, results)}
-        done = CaseResults(table, {**done.provenance, "weights": weights})
-        write_case_results(done, out, overwrite=True)
+    how = {"table": ATTRIBUTION, **exam.describe(), "factors": factors.to_dict()}
+    with sole_writer(out):
+        done = taken_up(out, plain_json(how), most=3, overwrite=overwrite)
+        todo = [unit for unit in units if not _has(done, unit, results, out)]
+        contenders = [_contender(unit, results, exam, asked) for unit in todo]  # or it is said now
+        for unit, contender in zip(todo, contenders, strict=True):
+            model, seed = unit
+            with testing(f"attributing {model}, seed {seed}", exam.tiles[TEST]) as advance:
+                told: dict[str, Any] = {"degradation": degradation, "advance": advance}
+                rows = attribute(contender, root, factors, exam.scores, **told)
+                new = [{"model": model, "seed": seed, **row} for row in rows]
+            done = _with(done, unit, new, _weights(unit, results))
+            write_case_results(done, out, overwrite=True)
     return done
+
+
+def check_made_of(results: CaseResults, why: CaseResults, path: Path) -> None:
+    """Refuse an attribution of other images, settings or weights than a table has.
+
+    Raises:
+        ResultsError: what differs.
+    """
+    made, known = why.provenance, results.provenance
+    now = {key: made.get(key) for key in (*SHARED, "data_range")}
+    before = {key: known.get(key) for key in now}
+    for metric, about in made.get("metrics", {}).items():
+        before[metric], now[metric] = known.get("metrics", {}).get(metric), about
+    for name, about in made.get("weights", {}).items():
+        model, seed = name.rsplit(" ", 1)
+        tested = _weights((model, int(seed)), results)
+        before[f"weights of {name}"], now[f"weights of {name}"] = (
+            str(one.get("sha256")) for one in (tested, about)
+        )
+    if changes := differences(before, now):
+        raise ResultsError(
+            f"{path} is not made of these results: {'; '.join(changes[:3])}. Make it from them "
+            "with `mindgap gap --attribute`"
+        )
+
+
+def _with(
+    done: CaseResults, unit: Unit, rows: Sequence[dict[str, Any]], weights: Mapping[str, Any]
+) -> CaseResults:
+    """The table with the rows of one more unit."""
+    table = CaseResults.from_rows(rows, {}).table
+    if len(done.table):
+        table = pd.concat([done.table, table], ignore_index=True)
+    known = {**done.provenance["weights"], " ".join(map(str, unit)): dict(weights)}
+    return CaseResults(table, {**done.provenance, "weights": known})
 
 
 def attribute(
@@ -198,13 +230,7 @@ def _exam(results: CaseResults, root: Path, asked: Asked) -> Exam:
     scores = Scores(about, int(about["layout"]["tile"]), names, **options)
     how: dict[str, Any] = {"degradation": known["degradation"], "num_samples": 1}
     exam = Exam(root, scores, ["real", "synthetic"], **how)
-    now = plain_json(exam.describe())
-    before, here = ({key: what.get(key) for key in SHARED} for what in (known, now))
-    if changes := differences(before, here):
-        raise ResultsError(
-            f"the table is not of {root}: {'; '.join(changes)}. Give the set that `mindgap "
-            "evaluate` tested on"
-        )
+    check_tested(results, exam, (*SHARED, "data_range"))
     return exam
 
 

@@ -2,7 +2,7 @@
 
 The unit of work is one training on one kind of LR images. The table is written after every unit,
 so that a run that was killed loses only the unit it was in; the next one does what is missing. A
-table of other data, settings or weights is refused.
+table of other data, settings or weights is refused, and one that another run is writing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ from .cases import CASES
 from .contenders import Contender, Sampler
 from .exam import Exam
 from .foreign import CONTROLS, foreign
-from .results import CaseResults, read_case_results, trained, untrained, write_case_results
+from .lock import sole_writer
+from .results import (
+    EVALUATION,
+    CaseResults,
+    read_case_results,
+    trained,
+    untrained,
+    write_case_results,
+)
 from .scores import Scores
 from .weights import Trainings, Weights
 
@@ -40,6 +48,8 @@ if TYPE_CHECKING:
 ALL = "all"
 # Versions of these are told with the results; a change of lpips-sat's own is refused.
 PACKAGES = ("torch", "numpy", "diffusers")
+# What says which images were tested, whatever the metrics.
+SHARED = ("set", "degradation", "synthetic")
 REMEDY = "Choose another --out, or begin it afresh with --overwrite"
 
 
@@ -159,9 +169,12 @@ def evaluate(
 
     Raises:
         LpipsSatError: what is asked for does not exist or does not fit the set; weights are missing
-            and `asked.train` is not set; `out` is of other data, settings or weights.
+            and `asked.train` is not set; `out` is of other data, settings or weights, or is being
+            written by another run.
     """
-    return _Evaluation(root, out, asked, watch or Watch()).run(overwrite=overwrite)
+    evaluation = _Evaluation(root, out, asked, watch or Watch())
+    with sole_writer(out):
+        return evaluation.run(overwrite=overwrite)
 
 
 def sample_set(runs: Path, watch: Watch) -> Path:
@@ -187,6 +200,8 @@ class _Evaluation:
     """The table so far, what it is made of, and what is missing."""
 
     def __init__(self, root: Path, out: Path, asked: Asked, watch: Watch) -> None:
+        if out.suffix.lower() != ".parquet":
+            raise ResultsError(f"{out}: expected a name that ends in .parquet")
         self.out, self.asked, self.watch, self.units = out, asked, watch, asked.units
         about = read_about(root)
         side, weights = int(about["layout"]["tile"]), asked.metric_weights
@@ -226,11 +241,9 @@ class _Evaluation:
 
     def _begin(self, overwrite: bool) -> None:
         """Take up the table that is there, if it fits."""
-        if self.out.suffix.lower() != ".parquet":
-            raise ResultsError(f"{self.out}: expected a name that ends in .parquet")
         asked = self.asked
         how = {"version": __version__, "profile": asked.profile, "changes": dict(asked.changes)}
-        settings = plain_json({**how, **self.exam.describe()})
+        settings = plain_json({"table": EVALUATION, **how, **self.exam.describe()})
         packages = {"packages": {name: version(name) for name in PACKAGES}}
         self.results = taken_up(self.out, settings, also=packages, overwrite=overwrite)
 
@@ -311,12 +324,22 @@ def taken_up(
         ResultsError: `out` was made with other settings.
     """
     if overwrite or not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
         return CaseResults.from_rows([], {**settings, **(also or {}), "weights": {}})
-    there = read_case_results(out)
+    there = read_case_results(out, settings["table"])
     if changes := differences({key: there.provenance.get(key) for key in settings}, settings):
         raise ResultsError(f"{out} was made otherwise: {'; '.join(changes[:most])}. {REMEDY}")
     return there
+
+
+def check_tested(results: CaseResults, exam: Exam, keys: Sequence[str] = SHARED) -> None:
+    """Refuse an exam that is not the one a table is of; keys: of what `Exam.describe` says."""
+    now = plain_json(exam.describe())
+    before, here = ({key: what.get(key) for key in keys} for what in (results.provenance, now))
+    if changes := differences(before, here):
+        raise ResultsError(
+            f"the table is not of {exam.root}: {'; '.join(changes)}. Give the set that `mindgap "
+            "evaluate` tested on"
+        )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

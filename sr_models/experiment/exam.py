@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,16 @@ from torch import Tensor
 
 from lpips_sat import LpipsSatError
 
-from ..data.pairs import PairDataset, Regime, read_about, read_manifest
+from ..data.degradation import describe
+from ..data.errors import DegradationError
+from ..data.pairs import (
+    PairDataset,
+    Regime,
+    as_degradation,
+    read_about,
+    read_manifest,
+    test_sha256,
+)
 from ..data.tiles import TEST_UNTEXTURED
 from .contenders import Batch, Contender, Guess
 from .scores import Scores
@@ -70,13 +77,21 @@ class Exam:
                 "lr_bands": about["lr"]["bands"],
                 "kind": about["kind"],
                 "tiles": self.tiles,
-                "test_sha256": self.test_sha256,
+                "test_sha256": test_sha256(self.root),
             },
             "degradation": self.degradation,
+            "synthetic": self._synthetic(),
             "num_samples": self.num_samples,
             "data_range": self.scores.data_range,
             "metrics": self.scores.describe(),
         }
+
+    def _synthetic(self) -> dict[str, Any] | None:
+        """The parameters of the degradation; None if this set can have none."""
+        try:
+            return describe(as_degradation(self.degradation, self.about))
+        except DegradationError:  # then only real images are tested, see `PairDataset`
+            return None
 
     def test(
         self, contender: Contender, tested: Regime, advance: Callable[[int], None]
@@ -104,16 +119,6 @@ class Exam:
                 for patch, value in zip(batch.ids, values, strict=True):
                     named = {"estimate": estimate, "patch": patch}
                     yield named | {"metric": metric, "value": value}
-
-    @cached_property
-    def test_sha256(self) -> str:
-        """SHA-256 of the files of the test patches."""
-        digest = hashlib.sha256()
-        for pairs in next(iter(self.sets.values())).values():
-            for file in [*pairs.tiles["lr"], *pairs.tiles["hr"]]:
-                digest.update(str(file).encode())
-                digest.update((self.root / file).read_bytes())
-        return digest.hexdigest()
 
 
 def batches(pairs: PairDataset) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 Everything the numbers depend on travels with them as one JSON object, under the key ``mindgap`` of
 the Parquet schema: versions, the set and its sizes, seeds, hyper-parameters, hashes of weights.
+Its entry "table" is one of `COMMANDS`: which of the two tables of that shape this is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ from lpips_sat.errors import ResultsError
 from lpips_sat.outputs import StrPath, check_output, whole_file
 
 KEY = "mindgap"
+EVALUATION, ATTRIBUTION = "evaluation", "attribution"
+# What a table may be, with the command that writes it and what takes it.
+COMMANDS = {
+    EVALUATION: ("`mindgap evaluate`", "`mindgap gap` and `mindgap report` take"),
+    ATTRIBUTION: ("`mindgap gap --attribute`", "`mindgap report RESULTS --gap` takes"),
+}
 # Columns with Arrow's names of their types.
 COLUMNS = {
     "model": "string",  # such as "sr3", or a control: "bicubic"
@@ -75,17 +82,17 @@ def write_case_results(results: CaseResults, path: StrPath, *, overwrite: bool =
         parquet.write_table(table.replace_schema_metadata(metadata), part)
 
 
-def read_case_results(path: StrPath) -> CaseResults:
+def read_case_results(path: StrPath, kind: str = EVALUATION) -> CaseResults:
     """Read a table that `write_case_results` wrote.
 
     Raises:
-        ResultsError: the file is missing, damaged, or not such a table.
+        ResultsError: the file is missing, damaged, not such a table, or the other `kind` of it.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
     if not Path(path).is_file():
-        raise ResultsError(f"{path}: no such file; `mindgap evaluate` makes it")
+        raise ResultsError(f"{path}: no such file; {COMMANDS[kind][0]} makes it")
     try:
         table = parquet.read_table(path)
         provenance = json.loads((table.schema.metadata or {})[KEY.encode()])
@@ -94,9 +101,22 @@ def read_case_results(path: StrPath) -> CaseResults:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ResultsError(
             f"{path} is not a table of the experiment, or it is damaged ({reason}): expected what "
-            "`mindgap evaluate` writes"
+            f"{COMMANDS[kind][0]} writes"
         ) from error
+    _check_kind(path, provenance.get("table"), kind)
     return CaseResults(frame, provenance)
+
+
+def _check_kind(path: StrPath, found: Any, wanted: str) -> None:
+    command, _ = COMMANDS[wanted]
+    if found not in COMMANDS:
+        raise ResultsError(
+            f"{path} is a table of an earlier version, which does not say what its synthetic "
+            f"images were: make it again with {command}"
+        )
+    if found != wanted:
+        made, taken = COMMANDS[found]
+        raise ResultsError(f"{path} is a table of {made}, which {taken}: expected one of {command}")
 
 
 def _schema() -> Any:

@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from lpips_sat.errors import ResultsError
 from lpips_sat.outputs import StrPath, check_folder, check_output, whole_file
 from lpips_sat.report import render
 
 from ..data.audit import read_audit
+from ..experiment.attribution import check_made_of
 from ..experiment.curves import curves_of
 from ..experiment.gap import attributions
-from ..experiment.results import CaseResults, read_case_results
+from ..experiment.results import ATTRIBUTION, CaseResults, read_case_results
 from . import sections
 from .audit import audit_section
 from .content import Report, Section, Table
@@ -28,7 +28,7 @@ from .gallery import choose, plates
 from .markdown import INDEX, answered, pictures_of, titled, write_markdown
 from .numbers import Numbers
 from .provenance import provenance_section
-from .ranks import agreement_table, contradiction_table, rank_table
+from .ranks import agreement_table, agreements, contradiction_table, rank_table
 from .tables import cases_table, cost_table, gap_table
 from .views import Views
 
@@ -63,7 +63,7 @@ def write_report(
     """Make a report and write it as a page, as Markdown with a folder of pictures, or as both.
 
     Raises:
-        ResultsError: a table that is damaged, or sources of different sets.
+        ResultsError: a table that is damaged, or sources of different sets, settings or weights.
         OutputExistsError: an output is there already, and `overwrite` is not set.
         MissingDependencyError: the extra ``report`` is not installed.
     """
@@ -89,19 +89,19 @@ def make_report(sources: Sources) -> Report:
     numbers, provenance = Numbers(results), {"Results": results.provenance}
     shares: Shares = {}
     if sources.gap is not None:
-        why = read_case_results(sources.gap)
-        _check_alike(results, why, sources.gap)
+        why = read_case_results(sources.gap, ATTRIBUTION)
+        check_made_of(results, why, sources.gap)
         shares = shares_of(why)
         provenance["Attribution"] = why.provenance
     pairs = _audit(numbers, sources)
     of_set = _of_set(numbers, sources)
-    agreements = sections.agreements_of(numbers)
+    agreed = agreements(numbers)
     found = [
-        sections.in_short(numbers, shares, agreements),
+        sections.in_short(numbers, shares, agreed),
         sections.cases(numbers),
         sections.gap(numbers),
         sections.attribution(numbers, shares),
-        sections.ranking(numbers, agreements),
+        sections.ranking(numbers, agreed),
         *of_set,
         pairs,
         sections.cannot_say(numbers),
@@ -120,13 +120,13 @@ def tables(results: CaseResults, attribution: CaseResults | None = None) -> dict
     are any) lists where they do not; "shares" needs the table of `mindgap gap --attribute`.
     """
     numbers = Numbers(results)
-    main, agreements = sections.main_metrics(numbers), sections.agreements_of(numbers)
+    main, agreed = sections.main_metrics(numbers), agreements(numbers)
     found: dict[str, list[Table | None]] = {
         "cases": [cases_table(numbers, metric) for metric in main],
         "gap": [gap_table(numbers, metric) for metric in main],
         "ranks": [rank_table(numbers, main)],
-        "agreement": [agreement_table(agreements)] if agreements else [],
-        "contradictions": [contradiction_table(numbers, agreements)],
+        "agreement": [agreement_table(agreed)] if agreed else [],
+        "contradictions": [contradiction_table(numbers, agreed)],
         "cost": [cost_table(numbers)],
     }
     if attribution is not None:
@@ -144,7 +144,7 @@ def findings(results: CaseResults, attribution: CaseResults | None = None) -> st
     """The questions of the experiment and their answers as Markdown."""
     numbers = Numbers(results)
     shares = {} if attribution is None else shares_of(attribution)
-    section = sections.in_short(numbers, shares, sections.agreements_of(numbers))
+    section = sections.in_short(numbers, shares, agreements(numbers))
     return "\n\n".join(line for answer in section.answers for line in answered(answer))
 
 
@@ -189,17 +189,13 @@ def _audit(numbers: Numbers, sources: Sources) -> Section:
         raise ResultsError(
             f"{sources.audit} is the audit of {audit.name}, but the results are of {_name(numbers)}"
         )
+    if audit.test_sha256 != numbers.results.provenance.get("set", {}).get("test_sha256"):
+        raise ResultsError(
+            f"{sources.audit} is the audit of other test patches than those of the results, though "
+            f"both sets are called {audit.name}: make it again with `mindgap audit`"
+        )
     return audit_section(audit)
 
 
 def _name(numbers: Numbers) -> str:
     return str(numbers.results.provenance.get("set", {}).get("name", "a set"))
-
-
-def _check_alike(results: CaseResults, why: CaseResults, path: Path) -> None:
-    known: list[Any] = [one.provenance.get("set") for one in (results, why)]
-    if known[0] != known[1]:
-        raise ResultsError(
-            f"{path} is not of the same test patches as the results: make it from them with "
-            "`mindgap gap --attribute`"
-        )

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from lpips_sat.stats import Interval
 
 from ..experiment.gap import REST
+from ..experiment.summary import LEVEL, over, times, told_apart
 from .content import Answer, Text, difference_text, fixed, in_words, signed, title_of
 from .numbers import Numbers
 from .ranks import FIDELITY, PERCEPTION, Agreement
 from .tables import worse
 
+OWN = "each by its own interval"  # of 95 %
 GAP = "gap"  # among the parts of an attribution: the whole
 LABELS = {"mtf": "MTF", REST: "the rest"}
 Parts = Mapping[str, Interval]  # the gap, its shares and the rest
@@ -39,19 +41,31 @@ def answers(
 
 
 def losses(numbers: Numbers, metric: str) -> str:
-    """Say which trained model changes most from synthetic to real images."""
+    """Say how trained models change from synthetic to real images, and which surely most."""
     found = _changes(numbers, metric, ("II", "I"))
     if not found:
         return ""
-    ends = [f"{name} {_change(numbers, metric, gap)}" for name, gap in (found[0], found[-1])]
-    said = f"most {ends[0]}, least {ends[1]}" if len(found) > 1 else ends[0]
     lost = sum(worse(numbers, metric, gap) is True for _, gap in found)
-    text = f"{title_of(metric)} from synthetic to real images (II \N{MINUS SIGN} I): {said}. "
-    text += f"{lost} of {len(found)} trained models lose beyond chance"
+    text = f"{title_of(metric)} from synthetic to real images (II \N{MINUS SIGN} I): "
+    text += f"{_range(numbers, metric, found)}. {lost} of {len(found)} trained models lose, {OWN}"
     bicubic = numbers.gap("bicubic", metric)
     if bicubic is not None:
         text += f"; bicubic, which learned nothing, {_change(numbers, metric, bicubic)}"
-    return f"{text}."
+    return f"{text}.{_extremes(numbers, metric, found)}"
+
+
+def _extremes(numbers: Numbers, metric: str, found: Sequence[tuple[str, Interval]]) -> str:
+    """Name who loses most and least, if their gaps are told apart from those of all others."""
+    if len(found) < 2:
+        return ""
+    known = numbers.differences(numbers.gap_grids(metric), level=LEVEL)
+    names = [
+        name
+        if all(told_apart(gap) for pair, gap in known.items() if name in pair)
+        else "not established"
+        for name, _ in (found[0], found[-1])
+    ]
+    return f" Who loses most: {names[0]}; least: {names[1]}."
 
 
 def closing(numbers: Numbers, metric: str) -> str:
@@ -66,8 +80,8 @@ def closing(numbers: Numbers, metric: str) -> str:
     stay = "none of them stays" if not behind else f"{behind} of {len(left)} stay"
     return (
         f"{title_of(metric)} on real images when trained on them (III \N{MINUS SIGN} II): "
-        f"{_range(numbers, metric, gained)}; {better} of {len(gained)} gain and {lost} lose beyond "
-        f"chance. Beside the usual benchmark (III \N{MINUS SIGN} I) {stay} behind: "
+        f"{_range(numbers, metric, gained)}; {better} of {len(gained)} gain and {lost} lose, "
+        f"{OWN}. Beside the usual benchmark (III \N{MINUS SIGN} I) {stay} behind: "
         f"{_range(numbers, metric, left)}."
     )
 
@@ -87,9 +101,10 @@ def reasons(numbers: Numbers, metric: str, shares: Shares) -> str:
             each = [100 * parts[factor].mean / parts[GAP].mean for parts in found]
             text += f" ({_ends(each)} %)"
         said.append(text)
-    of = (
-        "the model" if len(found) == 1 else f"{len(found)} trained models, with the range of shares"
-    )
+    made_of = times(parts[GAP].trainings for parts in found)
+    of = f"{len(found)} trained models, {made_of} of each, with the range of shares"
+    if len(found) == 1:
+        of = f"the model, {made_of}"
     return f"{title_of(metric)}, mean of {of}: {', '.join(said)}."
 
 
@@ -97,31 +112,33 @@ def ranking(found: Sequence[Agreement]) -> str:
     """Say whether LPIPS-Sat ranks the models differently from PSNR."""
     if not found:
         return ""
+    pairs, alike = sum(one.pairs for one in found), sum(one.alike for one in found)
     against = sum(len(one.contradictions) for one in found)
-    told = sum(one.alike for one in found) + against
-    taus = ", ".join(f"{fixed(one.tau.mean, 2)} in Case {one.case}" for one in found)
+    where = ", ".join(
+        f"{len(one.contradictions)} in Case {one.case}" for one in found if one.contradictions
+    )
+    taus = ", ".join(f"{fixed(one.tau, 2)} in Case {one.case}" for one in found)
     tau = f"Kendall's τ of the mean scores: {taus}."
-    if not told:
-        return (
-            f"This table cannot tell: of {found[0].pairs} pairs of models, there is in no case one "
-            f"that both metrics tell apart. {tau}"
-        )
-    counts = [
-        f"{one.alike + len(one.contradictions)} in Case {one.case} "
-        f"({len(one.contradictions)} in opposite order)"
-        for one in found
-    ]
-    verdict = "Yes" if against else "No pair is surely ordered in opposite ways"
-    of = f"Of {found[0].pairs} pairs of models both metrics tell apart {', '.join(counts)}"
-    return f"{verdict}. {of}. {tau}"
+    verdict = "Yes" if against else "Not established"
+    return (
+        f"{verdict}. There are {pairs} comparisons, each of two models in one case. In {against} "
+        f"the metrics surely disagree{f' ({where})' if where else ''}: both tell the two models "
+        f"apart, in opposite order. In {alike} they surely agree: both tell them apart, in the "
+        f"same order. The other {pairs - against - alike} are undecided, because at least one of "
+        "the metrics cannot tell the two models apart. The level of 95 % is that of all "
+        f"comparisons together. {tau}"
+    )
 
 
 def limits(numbers: Numbers) -> list[str]:
     """Say what the experiment cannot say, from what it was made of."""
     known = numbers.results.provenance
     about, (patches, blocks) = known.get("set", {}), numbers.size()
-    seeds = sorted({numbers.seeds(model) for model in numbers.trained})
-    trainings = " to ".join(dict.fromkeys(map(str, (seeds[0], seeds[-1])))) if seeds else "no"
+    counts = numbers.trainings
+    other = "other blocks of the same scenes"
+    if max(counts, default=0) > 1:
+        other += " and other trainings"
+    alone = "" if max(counts, default=2) > 1 else ", nor about other trainings"
     what = "One set"
     if "factor" in about:
         pairs = ", ".join(
@@ -129,9 +146,10 @@ def limits(numbers: Numbers) -> list[str]:
         )
         what = f"One set ({about['name']}: {pairs}, x{about['factor']})"
     return [
-        f"{what}, {patches} test patches in {blocks} blocks, trainings of each model: {trainings}. "
-        "The intervals say what other blocks of the same scenes and other trainings would change. "
-        "They say nothing about another place, season, sensor, band or factor.",
+        f"{what}, {patches} test patches in {blocks} blocks. The intervals are Student's, "
+        f"{over(counts)}: they say what {other} would change, as far as effects of so few "
+        "are close to normal. They say nothing about another place, season, sensor, band or "
+        f"factor{alone}.",
         f"All networks are of the profile {known.get('profile', 'named below')!r} and of one "
         "architecture. What a small network learns in minutes does not tell which of the "
         "published methods is the best when trained for days.",
@@ -156,7 +174,7 @@ def _change(numbers: Numbers, metric: str, gap: Interval) -> str:
 
 def _range(numbers: Numbers, metric: str, found: Sequence[tuple[str, Interval]]) -> str:
     digits = numbers.digits(metric)
-    ends = [f"{signed(gap.mean, digits)} ({model})" for model, gap in (found[0], found[-1])]
+    ends = [signed(gap.mean, digits) for _, gap in (found[0], found[-1])]
     return " to ".join(dict.fromkeys(ends)) + _unit(numbers, metric)
 
 

@@ -1,4 +1,4 @@
-"""The report as Markdown, with its pictures in a folder beside it."""
+"""The report as Markdown, with its pictures and its provenance in a folder beside it."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from .content import Answer, Report, Section, Table, escaped, markdown
 from .figures import save_png
 from .gallery import save_sheet
 
-INDEX = "figures.json"  # in the folder of pictures: what each shows
+INDEX = "figures.json"  # in the folder: what each picture shows
+PROVENANCE = "provenance.json"  # in the folder: by the name of the table that it came with
 
 
 def pictures_of(path: Path) -> Path:
-    """The folder of pictures of a Markdown file."""
+    """The folder of pictures and provenance of a Markdown file."""
     return path.with_name(f"{path.stem}_files")
 
 
 def write_markdown(report: Report, path: Path, *, overwrite: bool) -> None:
-    """Write the pictures, then the text that names them."""
+    """Write the folder, then the text that names what is in it."""
     folder = pictures_of(path)
     figures = [figure for section in report.sections for figure in section.figures]
     plates = [plate for section in report.sections for plate in section.plates]
     with whole_file(path, overwrite=overwrite) as part:
-        if figures or plates:
-            with whole_folder(folder, mark=INDEX, overwrite=overwrite) as inside:
-                for figure in figures:
-                    save_png(figure, inside / f"{figure.name}.png")
-                for plate in plates:
-                    save_sheet(plate, inside / f"{plate.name}.png")
-                said = {f.name: f.alt for f in figures} | {p.name: p.title for p in plates}
-                (inside / INDEX).write_text(json.dumps(said, indent=2), encoding="utf-8")
+        with whole_folder(folder, mark=INDEX, overwrite=overwrite) as inside:
+            for figure in figures:
+                save_png(figure, inside / f"{figure.name}.png")
+            for plate in plates:
+                save_sheet(plate, inside / f"{plate.name}.png")
+            said = {f.name: f.alt for f in figures} | {p.name: p.title for p in plates}
+            for name, content in ((INDEX, said), (PROVENANCE, report.provenance)):
+                text = json.dumps(content, indent=2) + "\n"
+                (inside / name).write_text(text, encoding="utf-8")
         lines = [f"# {report.title}", report.about]
         lines += [line for section in report.sections for line in _section(section, folder.name)]
-        lines += [line for name, known in report.provenance.items() for line in _json(name, known)]
+        lines += _everything(folder.name)
         part.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -71,11 +73,13 @@ def titled(table: Table) -> Iterator[str]:
 
 def _image(said: str, folder: str, name: str) -> str:
     plain = said.translate(str.maketrans("[]<>\n", "()() "))
-    return f"![{plain}]({quote(folder)}/{name}.png)"
+    path = f"{quote(folder)}/{name}.png"
+    return f"[![{plain}]({path})]({path})"  # a click shows it in full size
 
 
-def _json(name: str, known: object) -> Iterator[str]:
-    yield f"## {name}"
-    yield '<details markdown="1"><summary>Versions, data, settings and weights</summary>'
-    yield f"```json\n{json.dumps(known, indent=2)}\n```"
-    yield "</details>"
+def _everything(folder: str) -> Iterator[str]:
+    yield "## Everything the numbers depend on"
+    yield (
+        "Versions, data, settings and weights of each table, with whole hashes, as JSON: "
+        f"[{PROVENANCE}]({quote(folder)}/{PROVENANCE})."
+    )

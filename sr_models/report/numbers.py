@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,16 @@ from lpips_sat.stats import Interval
 
 from ..experiment.cases import CASES
 from ..experiment.results import CaseResults, untrained
-from ..experiment.summary import TEST, Cell, gap_of, means_the_same, summarise
+from ..experiment.summary import (
+    TEST,
+    Cell,
+    crossed_interval,
+    gap_of,
+    grid_of,
+    means_the_same,
+    paired,
+    summarise,
+)
 from .content import decimals
 
 FIRST, LAST = ("bicubic", "regression"), "ceiling"  # where controls stand among the models
@@ -130,6 +140,47 @@ class Numbers:
         rows = rows[(rows["model"] == model) & (rows["patch"] == patch)]
         return None if rows.empty else float(rows.sort_values("seed")["value"].iloc[0])
 
+    def differences(
+        self, grids: Mapping[str, pd.DataFrame], *, level: float
+    ) -> dict[tuple[str, str], Interval]:
+        """Every two models of `grids` (seeds x patches), first - second, paired by both.
+
+        All intervals hold together with probability `level` (Bonferroni). One of a model that was
+        not trained here is compared with every training of the other.
+        """
+        pairs = list(combinations(grids, 2))
+        each = 1 - (1 - level) / max(len(pairs), 1)
+        found = {}
+        for one, two in pairs:
+            first, second = grids[one], grids[two]
+            if one not in self.trained:
+                first = first.iloc[[0] * len(second)].set_index(second.index)
+            if two not in self.trained:
+                second = second.iloc[[0] * len(first)].set_index(first.index)
+            values = paired(first, second).dropna(axis="columns")
+            blocks = self.blocks(list(values.columns))
+            found[one, two] = crossed_interval(values.to_numpy(np.float64), blocks, level=each)
+        return found
+
+    def grids(self, case: str, metric: str) -> dict[str, pd.DataFrame]:
+        """Values (seeds x patches) of every rival that the table has in a case."""
+        rows = self._rows(case, metric)
+        models = [model for model in self.rivals if (rows["model"] == model).any()]
+        return {model: grid_of(rows[rows["model"] == model]) for model in models}
+
+    def gap_grids(
+        self, metric: str, cases: tuple[str, str] = ("II", "I")
+    ) -> dict[str, pd.DataFrame]:
+        """Differences between two cases (seeds x patches) of every trained model that has both."""
+        one, two = (self.grids(case, metric) for case in cases)
+        both = [model for model in self.trained if model in one and model in two]
+        return {model: paired(one[model], two[model]) for model in both}
+
+    @property
+    def trainings(self) -> list[int]:
+        """How often each of `trained` was trained."""
+        return [self.seeds(model) for model in self.trained]
+
     def per_patch(self, case: str, metric: str, models: Sequence[str]) -> pd.DataFrame:
         """Means over trainings (patches x models), of patches that every model has a value for."""
         rows = self._rows(case, metric)
@@ -139,8 +190,11 @@ class Numbers:
 
     def blocks(self, patches: Sequence[str]) -> npt.NDArray[Any]:
         """The block of every patch."""
-        known = self.table.drop_duplicates("patch").set_index("patch")["block"]
-        return known.loc[list(patches)].to_numpy()
+        return self._blocks.loc[list(patches)].to_numpy()
+
+    @cached_property
+    def _blocks(self) -> pd.Series[str]:
+        return self.table.drop_duplicates("patch").set_index("patch")["block"]
 
     def patch_gap(self, model: str, metric: str) -> pd.Series[float]:
         """II - I of every patch, trainings averaged; empty if the table lacks one."""

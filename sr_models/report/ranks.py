@@ -1,17 +1,22 @@
-"""Do two metrics rank the models alike? Ranks that admit ties, and a count of contradictions."""
+"""Do two metrics rank the models alike? Ranks that admit ties, and a count of contradictions.
+
+Two models are told apart if the interval of their paired difference, over blocks and trainings,
+leaves out 0. Its level is such that all that is said at once holds with 95 %: all places in a
+column, or the answer to the question above from all pairs of models in all cases.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from lpips_sat.stats import Difference, Interval, bootstrap, paired_differences
+from lpips_sat.stats import Interval
 
-from .content import NONE, Table, Text, difference_text, mean_text, title_of
+from ..experiment.summary import LEVEL, told_apart
+from .content import NONE, Table, Text, difference_text, fixed, mean_text, title_of
 from .numbers import Numbers
 
 Array = npt.NDArray[np.float64]
@@ -27,46 +32,37 @@ class Contradiction:
 
     first: str
     second: str
-    fidelity: Difference
-    perception: Difference
+    fidelity: Interval
+    perception: Interval
 
 
 @dataclass(frozen=True)
 class Agreement:
     """How PSNR and LPIPS-Sat rank the models in one case.
 
-    tau: Kendall's rank correlation (tau-a), with an interval over blocks; alike: pairs of models
-    that both metrics tell apart in the same order; contradictions: in opposite orders; pairs: all.
+    tau: Kendall's rank correlation (tau-a) of the means; alike: pairs of models that both metrics
+    tell apart in the same order; contradictions: in opposite orders; pairs: all.
     """
 
     case: str
-    tau: Interval
+    tau: float
     alike: int
     contradictions: list[Contradiction]
     pairs: int
 
 
 def ranks(numbers: Numbers, case: str, metric: str) -> dict[str, tuple[int, int]]:
-    """The best and the worst place that each model may hold; empty if nothing can be compared.
-
-    A place is certain as far as the simultaneous intervals of the paired differences
-    (`lpips_sat.stats.paired_differences`, blocks resampled, trainings averaged) leave out 0.
-    """
-    better = numbers.higher_is_better(metric)
-    grid = numbers.per_patch(case, metric, _having(numbers, case, metric))
-    if grid.empty or grid.shape[1] < 2 or better is None:
+    """The best and the worst place that each model may hold; empty if nothing can be compared."""
+    better, grids = numbers.higher_is_better(metric), numbers.grids(case, metric)
+    if len(grids) < 2 or better is None:
         return {}
-    values = grid.to_numpy() * (1 if better else -1)
-    found = paired_differences(values, numbers.blocks(list(grid.index)))
-    places = {i: [1, values.shape[1]] for i in range(values.shape[1])}
-    for (i, j), difference in found.items():
-        if difference.told_apart:
-            ahead, behind = (i, j) if difference.mean > 0 else (j, i)
+    places = {model: [1, len(grids)] for model in grids}
+    for pair, difference in numbers.differences(grids, level=LEVEL).items():
+        if told_apart(difference):
+            ahead, behind = pair if (difference.mean > 0) == better else pair[::-1]
             places[behind][0] += 1
             places[ahead][1] -= 1
-    return {
-        name: (low, high) for name, (low, high) in zip(grid.columns, places.values(), strict=True)
-    }
+    return {name: (low, high) for name, (low, high) in places.items()}
 
 
 def rank_table(numbers: Numbers, metrics: list[str]) -> Table:
@@ -86,32 +82,39 @@ def rank_table(numbers: Numbers, metrics: list[str]) -> Table:
     return Table(f"Places of the models{of}", columns, rows)
 
 
-def agreement(numbers: Numbers, case: str) -> Agreement | None:
-    """Compare the two metrics on one case; None if the table lacks one of them."""
-    second = _having(numbers, case, PERCEPTION)
-    names = [name for name in _having(numbers, case, FIDELITY) if name in second]
-    grids = [numbers.per_patch(case, metric, names) for metric in (FIDELITY, PERCEPTION)]
-    patches = grids[0].index.intersection(grids[1].index)
-    if len(names) < 2 or patches.empty:
+def agreements(numbers: Numbers) -> list[Agreement]:
+    """Compare the two metrics in every case that has both.
+
+    A pair of models counts if both metrics tell it apart. With so many comparisons in all, one that
+    counts wrongly has at most a probability of 5 %.
+    """
+    level = 1 - (1 - LEVEL) / max(len(numbers.cases), 1)
+    found = [_agreement(numbers, case, level) for case in numbers.cases]
+    return [one for one in found if one is not None]
+
+
+def _agreement(numbers: Numbers, case: str, level: float) -> Agreement | None:
+    """Compare them on one case; None if the table lacks one of them. level: of all pairs."""
+    grids = [numbers.grids(case, metric) for metric in (FIDELITY, PERCEPTION)]
+    names = [name for name in grids[0] if name in grids[1]]
+    if len(names) < 2:
         return None
-    blocks = numbers.blocks(list(patches))
-    fidelity, perception = (grid.loc[patches].to_numpy() for grid in grids)
+    one, two = ({name: each[name] for name in names} for each in grids)
     signs = [1 if numbers.higher_is_better(m) else -1 for m in (FIDELITY, PERCEPTION)]
-
-    def statistic(rows: npt.NDArray[np.intp]) -> float:
-        return kendall(signs[0] * fidelity[rows].mean(0), signs[1] * perception[rows].mean(0))
-
-    differences = [paired_differences(values, blocks) for values in (fidelity, perception)]
-    alike, contradictions = 0, []
-    for i, j in combinations(range(len(names)), 2):
-        one, two = (found[i, j] for found in differences)
-        if one.told_apart and two.told_apart:
-            if (one.mean * signs[0] > 0) == (two.mean * signs[1] > 0):
+    fidelity, perception = (numbers.differences(each, level=level) for each in (one, two))
+    alike, against = 0, []
+    for pair, first in fidelity.items():
+        second = perception[pair]
+        if told_apart(first) and told_apart(second):
+            if (first.mean * signs[0] > 0) == (second.mean * signs[1] > 0):
                 alike += 1
             else:
-                contradictions.append(Contradiction(names[i], names[j], one, two))
-    pairs = len(names) * (len(names) - 1) // 2
-    return Agreement(case, bootstrap(statistic, blocks), alike, contradictions, pairs)
+                against.append(Contradiction(*pair, first, second))
+    means = [
+        sign * np.array([float(np.nanmean(each[name].to_numpy())) for name in names])
+        for sign, each in zip(signs, (one, two), strict=True)
+    ]
+    return Agreement(case, kendall(*means), alike, against, len(fidelity))
 
 
 def agreement_table(found: Sequence[Agreement]) -> Table:
@@ -119,7 +122,7 @@ def agreement_table(found: Sequence[Agreement]) -> Table:
     rows = [
         [
             Text(f"Case {one.case}"),
-            mean_text(one.tau, 2),
+            Text(fixed(one.tau, 2)),
             Text(str(one.pairs)),
             Text(str(one.alike)),
             Text(str(len(one.contradictions))),
@@ -155,10 +158,6 @@ def kendall(a: Array, b: Array) -> float:
     """Kendall's tau-a of two vectors (n,)."""
     i, j = np.triu_indices(len(a), 1)
     return float((np.sign(a[i] - a[j]) * np.sign(b[i] - b[j])).mean())
-
-
-def _having(numbers: Numbers, case: str, metric: str) -> list[str]:
-    return [model for model in numbers.rivals if numbers.mean(model, case, metric) is not None]
 
 
 def _place(

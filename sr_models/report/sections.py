@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..experiment.curves import Curve
+from ..experiment.summary import over, times
 from .content import NONE, Answer, Section, Table, Text, difference_text, signed, title_of
 from .figures import curves_figure, gap_figure, share_figures
 from .findings import GAP, LABELS, Shares, answers, limits
@@ -14,7 +15,6 @@ from .ranks import (
     FIDELITY,
     PERCEPTION,
     Agreement,
-    agreement,
     agreement_table,
     contradiction_table,
     rank_table,
@@ -22,7 +22,6 @@ from .ranks import (
 from .tables import UNTEXTURED, cases_table, cost_table, gap_table, metric_title
 
 MAIN = (FIDELITY, PERCEPTION)  # metrics that are shown first
-BOOTSTRAP = "Intervals are a 95 % bootstrap of blocks, then trainings"
 
 
 def in_short(numbers: Numbers, shares: Shares, agreements: Sequence[Agreement]) -> Section:
@@ -43,7 +42,7 @@ def cases(numbers: Numbers) -> Section:
         "Cases I to IV",
         about="Columns say what a model learned from and what it is tested on. bicubic learned "
         "nothing, regression is the same network without diffusion, and ceiling is the truth "
-        f"itself, averaged to the LR grid and interpolated back. {BOOTSTRAP}.",
+        f"itself, averaged to the LR grid and interpolated back. {intervals(numbers)}",
         tables=[cases_table(numbers, metric) for metric in main],
         more=[*more, *([cost] if cost else [])],
         folded="Other metrics, patches without texture, cost",
@@ -63,7 +62,7 @@ def gap(numbers: Numbers) -> Section:
         "The gap",
         about="Differences between cases, paired by patch and training; bold: the interval leaves "
         "out 0. The effect is the mean gap over its standard deviation between patches. "
-        f"{BOOTSTRAP}.",
+        f"{intervals(numbers)}",
         tables=[gap_table(numbers, metric) for metric in main],
         figures=[chart for chart in charts if chart is not None],
         more=[gap_table(numbers, metric) for metric in rest],
@@ -89,8 +88,8 @@ def attribution(numbers: Numbers, shares: Shares) -> Section:
         about="Each factor is turned off in the real test images by a transformation fitted to "
         "training pairs. Its share is its Shapley value, the mean of what that takes away over all "
         "orders of turning factors off; shares and rest add up to the gap, patch by patch. A share "
-        "of the other sign is a difference that helped. Bold: the interval leaves out 0. "
-        f"{_resting(numbers, shares)}",
+        "of the other sign is a difference that helped. Bold: the interval leaves out 0. Intervals "
+        f"of 95 % {over(_trainings(shares))}.{_resting(numbers, shares)}",
         tables=[share_table(numbers, metric, shares) for metric in shown],
         figures=[f for m in shown for f in share_figures(numbers, m, by_metric[m])],
         more=[share_table(numbers, m, shares) for m in metrics if m not in shown],
@@ -100,12 +99,16 @@ def attribution(numbers: Numbers, shares: Shares) -> Section:
 
 def _resting(numbers: Numbers, shares: Shares) -> str:
     """Say on how many trainings the shares rest, if these are not all."""
-    patches, _ = numbers.size()
-    made_of = max(parts[GAP].count for parts in shares.values()) // max(patches, 1)
-    if made_of >= max((numbers.seeds(model) for model in numbers.trained), default=0):
+    made_of = max(_trainings(shares))
+    if made_of >= max(numbers.trainings, default=0):
         return ""
     which = "the first training" if made_of == 1 else f"the first {made_of} trainings"
-    return f"The shares are those of {which} of each model, the gap above is that of all."
+    return f" The shares are those of {which} of each model, the gap above is that of all."
+
+
+def _trainings(shares: Shares, metric: str | None = None) -> list[int]:
+    """How many trainings each attribution is of, under one metric or all."""
+    return [parts[GAP].trainings for (_, m), parts in shares.items() if metric in (None, m)]
 
 
 def share_table(numbers: Numbers, metric: str, shares: Shares) -> Table:
@@ -118,7 +121,8 @@ def share_table(numbers: Numbers, metric: str, shares: Shares) -> Table:
         for m in models
     ]
     columns = [Text("model"), *(Text(LABELS.get(part, part)) for part in parts)]
-    return Table(metric_title(numbers, metric), columns, rows)
+    title = f"{metric_title(numbers, metric)}, {times(_trainings(shares, metric))} of each model"
+    return Table(title, columns, rows)
 
 
 def ranking(numbers: Numbers, agreements: Sequence[Agreement]) -> Section:
@@ -133,14 +137,24 @@ def ranking(numbers: Numbers, agreements: Sequence[Agreement]) -> Section:
         "ranks",
         f"Does {title_of(PERCEPTION)} rank differently?",
         about="A place such as 1\N{EN DASH}3 says that the data cannot tell these places apart: "
-        "the intervals of the paired differences, which hold for all models of a case and metric "
-        "at once, contain 0. They are wider than those of single means: a shared place says that "
-        "this test cannot separate two models, not that they are equal. Trainings are averaged. "
-        "The mean stands in brackets.",
+        "the intervals of the paired differences contain 0. They are "
+        f"{over(numbers.trainings)}, and hold for all models of a case and metric at once "
+        "(Bonferroni), so that they are wider than those of single means: a shared place says that "
+        "this test cannot separate two models, not that they are equal. The mean stands in "
+        "brackets. The pairs that both metrics tell apart are counted at a level that holds for "
+        "all pairs of all cases at once; Kendall's τ has no interval.",
         tables=[table for table in tables if table is not None],
         more=[*([against] if against else []), *more],
         folded="Contradictions, and places under the other metrics",
     )
+
+
+def intervals(numbers: Numbers) -> str:
+    """Say what the intervals of means and gaps are over."""
+    counts = numbers.trainings
+    text = f"Intervals of 95 % {over(counts)}"
+    alone = "; those of models without training are over blocks alone"
+    return f"{text}{alone if max(counts, default=1) > 1 else ''}."
 
 
 def training(curves: Sequence[Curve]) -> Section:
@@ -183,12 +197,6 @@ def curves_table(curves: Sequence[Curve]) -> Table:
 def cannot_say(numbers: Numbers) -> Section:
     """What the experiment cannot say."""
     return Section("limits", "What this cannot say", answers=[Answer("", limits(numbers))])
-
-
-def agreements_of(numbers: Numbers) -> list[Agreement]:
-    """How the two main metrics agree in every case."""
-    found = [agreement(numbers, case) for case in numbers.cases]
-    return [one for one in found if one is not None]
 
 
 def main_metrics(numbers: Numbers) -> list[str]:

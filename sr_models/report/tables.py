@@ -7,7 +7,7 @@ import numpy as np
 from lpips_sat.stats import Interval
 
 from ..experiment.cases import CASES
-from ..experiment.summary import TEST
+from ..experiment.summary import TEST, told_apart
 from .content import NONE, Table, Text, difference_text, fixed, mean_text, signed, title_of
 from .numbers import COST, Numbers
 
@@ -82,7 +82,7 @@ def metric_title(numbers: Numbers, metric: str) -> str:
 def worse(numbers: Numbers, metric: str, change: Interval) -> bool | None:
     """Whether a change is for the worse; None if the interval does not tell, or no direction is."""
     better = numbers.higher_is_better(metric)
-    if better is None or not (change.low > 0 or change.high < 0):
+    if better is None or not told_apart(change):
         return None
     return (change.mean < 0) == better
 

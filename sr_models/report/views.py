@@ -7,12 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from lpips_sat.errors import ResultsError
-
 from ..data.pairs import read_about
 from ..experiment.cases import CASES
 from ..experiment.contenders import Batch, Contender, Sampler
 from ..experiment.curves import trainings_of
+from ..experiment.evaluate import check_tested
 from ..experiment.exam import Exam
 from ..experiment.foreign import foreign
 from ..experiment.results import CaseResults, trained
@@ -42,11 +41,7 @@ class Views:
         about = read_about(root)
         scores = Scores(about, int(about["layout"]["tile"]), ["psnr"])
         self.exam = Exam(root, scores, ["real", "synthetic"], **how)
-        if self.exam.test_sha256 != known["set"]["test_sha256"]:
-            raise ResultsError(
-                f"the table is not of {root}, or its test patches have changed: give the set that "
-                "`mindgap evaluate` tested on"
-            )
+        check_tested(results, self.exam)
         self.absent: list[str] = []
         self._contenders: dict[tuple[str, str], Contender | None] = {}
 

@@ -8,6 +8,7 @@ import pytest
 import rasterio
 from affine import Affine
 from PIL import Image
+from rasterio.warp import Resampling, reproject, transform_bounds
 from rasterio.warp import transform as to_crs
 
 from lpips_sat import LpipsSatError
@@ -89,7 +90,7 @@ def test_bands_are_paired_by_name_whatever_their_order(tmp_path, scene):
 
 def test_untextured_tiles_train_nothing_and_are_reported_apart(tmp_path, scene, raster):
     low, high, _, hr = scene(tmp_path)
-    hr[:, 80:] = 0.03  # open water
+    hr[:, 80:] = 0.1  # open water
     raster(high, hr, Affine(10, 0, 500_010, 0, -10, 4_200_000))
     build_pairs(Source(low), Source(high), tmp_path / "pairs", layout=SMALL)
     table = pd.read_parquet(tmp_path / "pairs" / "manifest.parquet")
@@ -249,3 +250,69 @@ def test_a_folder_is_replaced_only_when_asked_and_only_if_it_is_a_set(built, tmp
     with pytest.raises(OutputExistsError, match=r"holds no dataset.json"):
         build_pairs(*sources, mine, layout=SMALL, overwrite=True)
     assert mine.is_dir()
+
+
+def test_a_scale_that_is_not_the_other_rasters_is_named_before_the_split(tmp_path, scene, raster):
+    (tmp_path / "in").mkdir()
+    low, high, lr, _ = scene(tmp_path / "in")
+    at = Affine(20, 0, 500_000, 0, -20, 4_200_020)
+    raster(low, np.rint(1e4 * lr).astype(np.uint16), at)
+    dn = RadiometryOptions(scale=1e-4, offset=0.0)
+    with pytest.raises(
+        PairError, match=r"median of lr.tif is 0\.\d+, that of hr.tif \d.*e-05"
+    ) as hit:
+        build_pairs(Source(low, dn), Source(high, dn), tmp_path / "pairs")
+    assert "--hr-scale and --hr-offset" in str(hit.value)
+    assert "\n" not in str(hit.value)
+    assert not (tmp_path / "pairs").exists()
+    build_pairs(Source(low, dn), Source(high), tmp_path / "pairs", layout=SMALL)
+
+
+def in_degrees(source, folder, gsd):
+    """Warp a raster to EPSG:4326 with pixels of so many metres."""
+    with rasterio.open(source) as src:
+        west, south, east, north = transform_bounds(src.crs, "EPSG:4326", *src.bounds)
+        step = gsd / 111_000
+        width, height = round((east - west) / step), round((north - south) / step)
+        at = Affine(step, 0, west, 0, -step, north)
+        values = np.full((src.count, height, width), np.nan, np.float32)
+        known = {"src_transform": src.transform, "src_crs": src.crs, "dst_nodata": np.nan}
+        known |= {"dst_transform": at, "dst_crs": "EPSG:4326", "resampling": Resampling.cubic}
+        reproject(src.read(), values, **known)
+        size = {"count": src.count, "height": height, "width": width, "dtype": "float32"}
+        with rasterio.open(
+            folder / source.name, "w", crs="EPSG:4326", transform=at, nodata=np.nan, **size
+        ) as dst:
+            dst.descriptions = src.descriptions
+            dst.write(values)
+    return folder / source.name
+
+
+def test_pixel_sizes_are_metres_whatever_the_crs(tmp_path, scene, raster):
+    low, high, *_ = scene(tmp_path)
+    (tmp_path / "degrees").mkdir()
+    turned = in_degrees(low, tmp_path / "degrees", 20)
+    with pytest.raises(PairError, match=r"lr.tif is in EPSG:4326, which is not in metres") as hit:
+        build_pairs(Source(turned), Source(high), tmp_path / "pairs", layout=SMALL)
+    said = "rio warp lr.tif projected.tif --dst-crs EPSG:32618 --resampling cubic"
+    assert str(hit.value).endswith(said)
+    assert not (tmp_path / "pairs").exists()
+    # HR is warped anyway, and its own pixels are measured on the ground
+    fine = in_degrees(high, tmp_path / "degrees", 10)
+    about = build_pairs(Source(low), Source(fine), tmp_path / "pairs", layout=SMALL)
+    assert about["lr"]["gsd"] == 20
+    assert about["hr"]["gsd"] == 10
+    shorter = np.sqrt(np.cos(np.radians(37.95)))  # degrees of longitude, at this latitude
+    assert about["hr"]["native_gsd"] == pytest.approx(10 * shorter, rel=0.01)
+
+
+def test_a_crs_in_feet_is_converted(tmp_path, scene, raster):
+    _, _, lr, hr = scene(tmp_path)
+    foot = 1200 / 3937  # of the US survey, in metres
+    sides = {}
+    for name, values, gsd, at in (("lr", lr, 20, (0, 20)), ("hr", hr, 10, (10, 0))):
+        place = Affine(gsd / foot, 0, (5e5 + at[0]) / foot, 0, -gsd / foot, (2e5 + at[1]) / foot)
+        sides[name] = raster(tmp_path / f"{name}.tif", values, place, crs="EPSG:2263")
+    about = build_pairs(Source(sides["lr"]), Source(sides["hr"]), tmp_path / "p", layout=SMALL)
+    assert about["lr"]["gsd"] == pytest.approx(20)
+    assert about["hr"]["native_gsd"] == pytest.approx(10)

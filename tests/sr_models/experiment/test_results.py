@@ -16,7 +16,11 @@ ROW = {
     "metric": "psnr",
     "value": 31.5,
 }
-ABOUT = {"metrics": {"psnr": {"unit": "dB", "higher_is_better": True}}, "seeds": [1]}
+ABOUT = {
+    "table": "evaluation",
+    "metrics": {"psnr": {"unit": "dB", "higher_is_better": True}},
+    "seeds": [1],
+}
 
 
 def test_a_table_comes_back_as_it_was_with_its_provenance(tmp_path):
@@ -48,3 +52,25 @@ def test_other_names_missing_files_and_other_tables_are_refused(tmp_path):
     CaseResults.from_rows([ROW], ABOUT).table.to_parquet(tmp_path / "plain.parquet")
     with pytest.raises(ResultsError, match="not a table of the experiment"):
         read_case_results(tmp_path / "plain.parquet")
+
+
+def test_a_table_is_taken_for_what_it_is_alone(tmp_path):
+    def refusal(kind, **about):
+        path = tmp_path / "r.parquet"
+        write_case_results(CaseResults.from_rows([ROW], about), path, overwrite=True)
+        with pytest.raises(ResultsError) as caught:
+            read_case_results(path, kind)
+        return str(caught.value).removeprefix(f"{path} is a table of ")
+
+    assert refusal("evaluation", table="attribution") == (
+        "`mindgap gap --attribute`, which `mindgap report RESULTS --gap` takes: expected one of "
+        "`mindgap evaluate`"
+    )
+    assert refusal("attribution", table="evaluation") == (
+        "`mindgap evaluate`, which `mindgap gap` and `mindgap report` take: expected one of "
+        "`mindgap gap --attribute`"
+    )
+    for kind, command in (("evaluation", "evaluate"), ("attribution", "gap --attribute")):
+        said = refusal(kind, metrics={})
+        assert "an earlier version" in said
+        assert said.endswith(f"make it again with `mindgap {command}`")

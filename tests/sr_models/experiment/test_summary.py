@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lpips_sat.errors import ResultsError
-from lpips_sat.stats import bootstrap_crossed
+from lpips_sat.stats import crossed_mean
 from sr_models.experiment.results import CaseResults
 from sr_models.experiment.summary import gap_of, mean_of, summarise
 
@@ -39,7 +39,7 @@ def table(**values):
 def test_a_mean_has_the_interval_over_blocks_and_seeds():
     values = np.random.default_rng(0).normal(30, 1, (3, 4))
     found = mean_of(table(I=values), "sr3", "I", "psnr")
-    assert found == bootstrap_crossed(values, BLOCKS)
+    assert found == crossed_mean(values, BLOCKS)
     assert found.mean == pytest.approx(values.mean())
     assert found.low < found.mean < found.high
 

@@ -12,7 +12,7 @@ from sr_models.experiment.attribution import Asked as Attributed
 from sr_models.experiment.attribution import attribute_results
 from sr_models.experiment.evaluate import Asked, evaluate
 from sr_models.experiment.gap import STATES, SUBSETS
-from sr_models.experiment.results import CaseResults
+from sr_models.experiment.results import ATTRIBUTION, EVALUATION, CaseResults
 from sr_models.report.numbers import Numbers
 
 BLOCKS, PER_BLOCK, SEEDS = 6, 4, 3
@@ -37,6 +37,7 @@ LOOKS = {
 # What turning each factor off takes away, as shares of a gap of 5 dB; the last is the rest.
 SHARES = {"registration": 0.1, "radiometry": -3.5, "mtf": -1.0, "noise": -0.2, "rest": -0.4}
 PROVENANCE = {
+    "table": EVALUATION,
     "version": "0.1.0",
     "profile": "small",
     "set": {
@@ -79,7 +80,7 @@ def results():
             control = model in ("bicubic", "ceiling")
             for case, change in zip(("I", "II", "III", "IV"), (0.0, *added), strict=True):
                 # a control is the same whatever others were trained on
-                noise = scene * 0.1 * abs(change) if control else centred(rng, 0.2 * scale)
+                noise = scene * 0.1 * abs(change) if control else centred(rng, 0.05 * scale)
                 for seed, values in enumerate(first + change + scene + noise):
                     rows += [
                         cell(model, case, seed, metric, patch, value)
@@ -106,7 +107,7 @@ def attribution():
                     left = {} if on is None else {k: v for k, v in SHARES.items() if k not in on}
                     value = start + sum(left.values())
                     rows.append(cell(model, state, seed, "psnr", patch, value))
-    return CaseResults.from_rows(rows, {"set": PROVENANCE["set"]})
+    return CaseResults.from_rows(rows, {"table": ATTRIBUTION, "set": PROVENANCE["set"]})
 
 
 @pytest.fixture(scope="session")

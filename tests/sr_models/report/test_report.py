@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -19,7 +20,13 @@ from lpips_sat.errors import OutputExistsError, ResultsError
 from lpips_sat.report import palette
 from sr_models.data.pairs import PairDataset
 from sr_models.experiment.curves import Curve
-from sr_models.experiment.results import CaseResults, read_case_results, write_case_results
+from sr_models.experiment.results import (
+    ATTRIBUTION,
+    EVALUATION,
+    CaseResults,
+    read_case_results,
+    write_case_results,
+)
 from sr_models.registry import load_model
 from sr_models.report import Sources, findings, make_report, tables, write_report
 from sr_models.report.figures import curves_figure, gap_figure, save_png, slug, svg
@@ -38,7 +45,8 @@ def html(page):
 
 @pytest.fixture(scope="module")
 def study_tables(study):
-    return [read_case_results(study / f"{name}.parquet") for name in ("results", "gap")]
+    kinds = {"results": EVALUATION, "gap": ATTRIBUTION}
+    return [read_case_results(study / f"{name}.parquet", kind) for name, kind in kinds.items()]
 
 
 def bare(text):
@@ -68,9 +76,10 @@ def test_every_part_is_there_and_none_is_missing(html, study):
     parts = ["short", "cases", "gap", "why", "ranks", "training", "images", "audit"]
     assert ids == [*parts, "limits", "provenance", "json"]
     assert 'class="missing"' not in html
-    known = json.loads(
-        re.findall(r"```json\n(.*?)\n```", (study / "report.md").read_text(), re.S)[0]
-    )
+    everything = json.loads((study / "report_files" / "provenance.json").read_text())
+    assert "(report_files/provenance.json)" in (study / "report.md").read_text()
+    assert list(everything) == ["Results", "Attribution"]
+    known = everything["Results"]
     assert known == read_case_results(study / "results.parquet").provenance
     assert known["set"]["test_sha256"][:12] in html
     for weights in known["weights"].values():
@@ -206,6 +215,8 @@ def test_markdown_names_pictures_that_exist(page, study):
     named = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
     there = {f"report_files/{p.name}" for p in (study / "report_files").glob("*.png")}
     assert set(named) == there
+    assert text.count("[![") == len(named)
+    assert all(f"]({name})]({name})" in text for name in named)  # each leads to its full size
     assert len(named) == len(there) > 8
     about = json.loads((study / "report_files" / "figures.json").read_text())
     assert {f"report_files/{name}.png" for name in about} == there
@@ -221,8 +232,7 @@ def test_hostile_names_end_neither_page_nor_table(results, attribution, tmp_path
     write_report(sources, html=tmp_path / "r.html", markdown=tmp_path / "r.md")
     assert HOSTILE not in (tmp_path / "r.html").read_text()
     assert "&lt;script&gt;alert(1)" in (tmp_path / "r.html").read_text()
-    outside = re.sub(r"```json.*?```", "", (tmp_path / "r.md").read_text(), flags=re.S)
-    assert "<script>" not in outside
+    assert "<script>" not in (tmp_path / "r.md").read_text()
 
 
 def test_outputs_are_kept_and_unfit_sources_refused(study, mindgap, tmp_path, attribution):
@@ -233,8 +243,9 @@ def test_outputs_are_kept_and_unfit_sources_refused(study, mindgap, tmp_path, at
     assert out.read_text() == "mine"
     write_case_results(attribution, tmp_path / "g.parquet")
     for given, message in (
-        ({"gap": tmp_path / "g.parquet"}, "not of the same test patches"),
-        ({"audit": other_audit(study, tmp_path)}, "the results are of toy"),
+        ({"gap": tmp_path / "g.parquet"}, "not made of these results: .*set.* was"),
+        ({"audit": other_audit(study, tmp_path, "name")}, "the results are of toy"),
+        ({"audit": other_audit(study, tmp_path, "test_sha256")}, "audit of other test patches"),
     ):
         with pytest.raises(ResultsError, match=message):
             write_report(Sources(results, **given), html=tmp_path / "new.html")
@@ -256,14 +267,13 @@ def test_outputs_are_kept_and_unfit_sources_refused(study, mindgap, tmp_path, at
     assert not (tmp_path / "r.md").exists()
 
 
-def other_audit(study, folder):
-    """The audit of a set of another name."""
+def other_audit(study, folder, field):
+    """The audit of a set of another name, or of other patches under the same."""
     from sr_models.data.audit import read_audit, write_audit
 
     audit = read_audit(study / "audit")
-    object.__setattr__(audit, "name", "another")
-    write_audit(audit, folder / "audit", figures=False)
-    return folder / "audit"
+    write_audit(replace(audit, **{field: "another"}), folder / field, figures=False)
+    return folder / field
 
 
 def test_pictures_of_a_file_lie_beside_it():
@@ -272,9 +282,28 @@ def test_pictures_of_a_file_lie_beside_it():
 
 def test_a_table_of_one_case_makes_a_report_too(tmp_path):
     rows = [cell("sr3", "I", 0, "ssim", f"r{b}_0", 0.8 + 0.01 * b) for b in range(6)]
-    facts = {"metrics": {"ssim": {"unit": "", "higher_is_better": True}}}
+    facts = {"table": EVALUATION, "metrics": {"ssim": {"unit": "", "higher_is_better": True}}}
     write_case_results(CaseResults.from_rows(rows, facts), tmp_path / "r.parquet")
     write_report(Sources(tmp_path / "r.parquet"), html=tmp_path / "r.html")
     text = bare((tmp_path / "r.html").read_text())
     assert f"{np.mean(pd.DataFrame(rows)['value']):.3f}" in text
     assert "Cases I and II are not in the table" in text
+
+
+def test_an_attribution_of_other_settings_or_weights_is_refused(study, study_tables, tmp_path):
+    _, why = study_tables
+    (unit,) = why.provenance["weights"]
+    psnr = why.provenance["metrics"]["psnr"]
+    for change, message in (
+        ({"data_range": 1.0}, "data_range was 0.6, now 1.0"),
+        ({"degradation": "bicubic"}, "degradation was physical, now bicubic"),
+        ({"synthetic": {**why.provenance["synthetic"], "quantum": 0}}, "synthetic.quantum was"),
+        ({"metrics": {"psnr": {**psnr, "settings": {"data_range": 1.0}}}}, "settings.data_range"),
+        ({"weights": {unit: {"sha256": "f" * 64}}}, f"weights of {unit} was .*, now ffff"),
+        ({"weights": {"regression 7": {"sha256": "f" * 64}}}, "weights of regression 7 was None"),
+    ):
+        other = CaseResults(why.table, {**why.provenance, **change})
+        write_case_results(other, tmp_path / "g.parquet", overwrite=True)
+        with pytest.raises(ResultsError, match=f"is not made of these results: .*{message}") as hit:
+            make_report(Sources(study / "results.parquet", gap=tmp_path / "g.parquet"))
+        assert "\n" not in str(hit.value)

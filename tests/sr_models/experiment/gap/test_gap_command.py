@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,13 @@ import pytest
 from lpips_sat.cli.mindgap import main
 from sr_models.data.degradation import sentinel2
 from sr_models.experiment.gap import STATES
-from sr_models.experiment.results import CaseResults, read_case_results, write_case_results
+from sr_models.experiment.lock import sole_writer
+from sr_models.experiment.results import (
+    ATTRIBUTION,
+    CaseResults,
+    read_case_results,
+    write_case_results,
+)
 from tests.cli_runner import cli_runner
 
 SHORT = ("steps=4", "batch=2", "crop=16", "looks=2", "checkpoint_every=4")
@@ -61,13 +68,13 @@ def test_the_gap_is_attributed_model_by_model_and_goes_on_where_it_stopped(made)
     first = mindgap(*args, "--attribute", "--model", "bicubic", "--json")
     assert first.exit_code == 0, first.output
     out = made / "r-gap.parquet"
-    alone = read_case_results(out)
+    alone = read_case_results(out, ATTRIBUTION)
     assert set(alone.table["model"]) == {"bicubic"}
     done = mindgap(*args, "--attribute", "--curves", "--json")
     assert done.exit_code == 0, done.output
     assert "attributing bicubic" not in done.stderr  # it is there already
     assert "attributing regression" in done.stderr
-    both = read_case_results(out).table
+    both = read_case_results(out, ATTRIBUTION).table
     pd.testing.assert_frame_equal(both[both["model"] == "bicubic"], alone.table)
     assert set(both["case"]) == set(STATES)
     evaluated = read_case_results(made / "r.parquet").table
@@ -89,6 +96,9 @@ def test_the_gap_is_attributed_model_by_model_and_goes_on_where_it_stopped(made)
     assert shown.exit_code == 0, shown.output
     for text in ("registration", "add up to it", "100%", "synthetic"):
         assert text in shown.stdout
+    said = " ".join(shown.stdout.split())
+    assert said.count("over blocks alone, 1 training of each model") == 2
+    assert "and trainings" not in said
 
 
 def test_what_does_not_fit_the_table_is_refused(made, write_set, hr, tmp_path):
@@ -113,3 +123,50 @@ def test_what_does_not_fit_the_table_is_refused(made, write_set, hr, tmp_path):
     assert said.exit_code == 1
     assert "tested in the cases I and II" in said.stderr
     assert mindgap("gap", tmp_path / "none.parquet").exit_code == 1
+
+
+def test_the_two_kinds_of_table_are_not_taken_for_each_other(made, tmp_path):
+    results, out = made / "r.parquet", tmp_path / "gap.parquet"
+    own = ("--data", made / "set", "--runs", made / "runs", "--model", "bicubic")
+    attribute = ("gap", results, "--attribute", *own, "--out")
+    assert mindgap(*attribute, out).exit_code == 0
+    evaluate = ("evaluate", *own, "--metrics", "psnr", "--out", out)
+    page = ("--html", tmp_path / "r.html")
+    before = out.read_bytes(), results.read_bytes()
+    for args, expected in (
+        (("gap", out), "expected one of `mindgap evaluate`"),
+        (("report", out, *page), "expected one of `mindgap evaluate`"),
+        (evaluate, "expected one of `mindgap evaluate`"),
+        (("report", results, "--gap", results, *page), "expected one of `mindgap gap --attribute`"),
+        ((*attribute, results), "expected one of `mindgap gap --attribute`"),
+    ):
+        said = mindgap(*args)
+        assert said.exit_code == 1
+        assert expected in said.stderr
+        assert said.stderr.count("\n") == 1
+    assert (out.read_bytes(), results.read_bytes()) == before
+
+
+def test_an_attribution_that_is_being_written_is_left_alone(made, tmp_path):
+    own = ("--data", made / "set", "--runs", made / "runs", "--model", "bicubic")
+    args = ("gap", made / "r.parquet", "--attribute", *own, "--out", tmp_path / "gap.parquet")
+    with sole_writer(tmp_path / "gap.parquet"):
+        said = mindgap(*args)
+    assert said.exit_code == 1
+    assert f"is being written by process {os.getpid()}" in said.stderr
+    assert mindgap(*args).exit_code == 0
+
+
+def test_the_gap_is_not_attributed_with_another_light(made, tmp_path):
+    """The noise of synthetic images depends on the sun, and no file of the test patches does."""
+    about = made / "set" / "dataset.json"
+    before = about.read_text()
+    about.write_text(json.dumps(json.loads(before) | {"sun_zenith": 85.0}))
+    try:
+        args = ("--attribute", "--data", made / "set", "--runs", made / "runs")
+        said = mindgap("gap", made / "r.parquet", *args, "--out", tmp_path / "o.parquet")
+    finally:
+        about.write_text(before)
+    assert said.exit_code == 1
+    assert "synthetic.reference was [" in said.stderr
+    assert not (tmp_path / "o.parquet").exists()
