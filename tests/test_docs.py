@@ -3,12 +3,14 @@
 import importlib.util
 import re
 import sys
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from sr_models.experiment.results import read_case_results
+from lpips_sat.calibration.distortions import KINDS
+from sr_models.experiment.results import ATTRIBUTION, EVALUATION, read_case_results
 from sr_models.report import findings, tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,8 +21,7 @@ SNIPPETS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def report() -> ModuleType:
+def _report() -> ModuleType:
     sys.path.insert(0, str(ROOT / "benchmarks"))  # where the script finds its neighbours
     spec = importlib.util.spec_from_file_location("report", ROOT / "benchmarks" / "report.py")
     module = importlib.util.module_from_spec(spec)
@@ -29,29 +30,30 @@ def report() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(
-    ("page", "block"),
-    [
-        ("README.md", "agreement"),
-        ("docs/lpips-sat.md", "agreement"),
-        ("docs/scoring.md", "scene"),
-        ("docs/evidence.md", "votes"),
-        ("docs/annotate.md", "raters"),
-        ("docs/annotate.md", "rebuild"),
-        ("docs/robustness.md", "faults"),
-    ],
-)
-def test_tables_are_those_of_the_result_files(report, page, block):
+REPORT = _report()
+BLOCKS = {  # the generated blocks of every page
+    page: re.findall(r"<!-- ([\w-]+) -->\n", (ROOT / page).read_text()) for page in REPORT.PAGES
+}
+
+
+@pytest.mark.parametrize("page", BLOCKS)
+def test_tables_are_those_of_the_result_files(page):
     text = (ROOT / page).read_text()
-    assert f"<!-- {block} -->" in text
-    assert report.fill(text) == text, "run `python benchmarks/report.py`"
+    assert BLOCKS[page]
+    for block in BLOCKS[page]:
+        assert f"<!-- /{block} -->" in text
+    assert REPORT.fill(text) == text, "run `python benchmarks/report.py`"
+
+
+def test_every_generated_block_stands_on_a_page():
+    assert set(chain.from_iterable(BLOCKS.values())) == set(REPORT.BLOCKS)
 
 
 def test_the_findings_are_those_of_the_result_files():
     page = (ROOT / "docs" / "findings.md").read_text()
     results, why = (
-        read_case_results(ROOT / "benchmarks" / "results" / f"study{kind}.parquet")
-        for kind in ("", "-gap")
+        read_case_results(ROOT / "benchmarks" / "results" / f"study{name}.parquet", kind)
+        for name, kind in (("", EVALUATION), ("-gap", ATTRIBUTION))
     )
     assert findings(results, why) in page
     for name, table in tables(results, why).items():
@@ -59,11 +61,17 @@ def test_the_findings_are_those_of_the_result_files():
             assert part.startswith("#") or part in page, f"{name}: python benchmarks/study.py page"
 
 
-def test_a_number_changed_by_hand_would_be_noticed(report):
+def test_the_glossary_names_every_kind_of_distortion():
+    page = (ROOT / "docs" / "glossary.md").read_text()
+    part = page.split("## Kinds of distortion")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", part, flags=re.M) == list(KINDS)
+
+
+def test_a_number_changed_by_hand_would_be_noticed():
     text = (ROOT / "README.md").read_text()
     edited = re.sub(r"(\| LPIPS-Sat \| 0\.)\d", r"\g<1>0", text)
     assert edited != text
-    assert report.fill(edited) == text
+    assert REPORT.fill(edited) == text
 
 
 @pytest.mark.parametrize("code", SNIPPETS)

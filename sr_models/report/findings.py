@@ -120,11 +120,12 @@ def ranking(found: Sequence[Agreement]) -> str:
     taus = ", ".join(f"{fixed(one.tau, 2)} in Case {one.case}" for one in found)
     tau = f"Kendall's τ of the mean scores: {taus}."
     verdict = "Yes" if against else "Not established"
+    rest = f"The other {pairs - against - alike}" if against or alike else "All"
     return (
-        f"{verdict}. There are {pairs} comparisons, each of two models in one case. In {against} "
-        f"the metrics surely disagree{f' ({where})' if where else ''}: both tell the two models "
-        f"apart, in opposite order. In {alike} they surely agree: both tell them apart, in the "
-        f"same order. The other {pairs - against - alike} are undecided, because at least one of "
+        f"{verdict}. There are {pairs} comparisons, each of two models in one case. In "
+        f"{against or 'none'} the metrics surely disagree{f' ({where})' if where else ''}: both "
+        f"tell the two models apart, in opposite order. In {alike or 'none'} they surely agree: "
+        f"both tell them apart, in the same order. {rest} are undecided, because at least one of "
         "the metrics cannot tell the two models apart. The level of 95 % is that of all "
         f"comparisons together. {tau}"
     )
