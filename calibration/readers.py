@@ -283,7 +283,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 def _sources(table: pd.DataFrame, path: Path) -> pd.Series:
     """The column ``source``; where it is empty or missing, the name of the file."""
     given = pd.Series(table.get("source"), table.index, dtype=object)
-    return given.fillna(path.stem).astype(str)
+    return given.where(given.notna(), path.stem).astype(str)
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

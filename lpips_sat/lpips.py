@@ -278,7 +278,7 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
         if "backbone" not in kwargs:
             raise WeightsError(
-                f"{model_id} has no {CONFIG_FILE} that names a backbone. "
+                f"cannot load {model_id!r}: it has no {CONFIG_FILE} that names a backbone. "
                 "Pass a folder written by save_pretrained."
             )
         folder = Path(model_id)

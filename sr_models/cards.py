@@ -87,14 +87,16 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 def check_weights(folder: Path) -> None:
     """Refuse weights that are not those of their card; a card without a hash vouches for none.
 
-    An index beside the file would make diffusers load other files than the one that is hashed.
+    diffusers could load another file than the one that is hashed: one of an index beside it, or
+    a pickle in its place. Neither is allowed.
     """
+    found = sha256(folder)
     if index := next((folder / WEIGHTS.parent).glob("*.index*.json"), None):
         raise LpipsSatError(f"{index} splits the weights over several files: expected {WEIGHTS}")
     expected = read_card(folder).get("sha256")
     if expected is not None:
         remedy = "the file is damaged or was changed; get it again"
-        check_digest(folder, sha256(folder), expected, remedy)
+        check_digest(folder, found, expected, remedy)
 
 
 def sha256(folder: Path) -> str:
