@@ -80,6 +80,13 @@ BANDS = "Bands to compare, such as B04,B03,B02; names those of files without nam
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 
 
+def seed(about: str) -> Callable[[F], F]:
+    """Add --seed, 0 or more; about: what it decides."""
+    return click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help=about
+    )
+
+
 def radiometry(command: F) -> F:
     """Add the options that say what the numbers in the files mean."""
     command = click.option(

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 MANIFESTS = (".csv", ".parquet")
-MAX_INVALID = 0.1  # share of pixels that may not count before a row is warned of, as in a report
 SHOWN = 10  # failures listed before the rest is counted
 
 
@@ -217,14 +216,16 @@ def _table(results: Results) -> Table:
 
 def _tell(results: Results, out: Path | None) -> None:
     """What went wrong and where the table is, on stderr."""
+    from ..results import MAX_INVALID
+
     for key in ("bands", "kind"):
         several = results.provenance[key]
         if len(several) > 1:
             shown = "; ".join(v if isinstance(v, str) else ",".join(v) for v in several)
             click.echo(f"warning: means mix pairs of several {key}: {shown}", err=True)
-    lacking = results.scored[results.scored["valid_share"] < 1 - MAX_INVALID]
+    lacking = results.lacking
     if len(lacking):
-        worst = lacking.sort_values("valid_share").iloc[0]
+        worst = lacking.iloc[0]
         click.echo(
             f"warning: in {len(lacking)} of {len(results.scored)} rows more than {MAX_INVALID:.0%} "
             f"of the pixels do not count (in {worst['id']} {1 - worst['valid_share']:.1%}): scores "

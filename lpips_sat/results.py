@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 KEY = "lpips_sat"
 SUFFIXES = (".parquet", ".csv", ".json")
 OK, FAILED = "ok", "failed"
+# Share of pixels that may not count before a row is worth a look.
+MAX_INVALID = 0.1
 # Columns before those of the metrics, with Arrow's names of their types.
 COLUMNS = {
     "id": "string",  # names the pair; the same in the tables of several methods
@@ -81,6 +83,12 @@ class Results:
     def failed(self) -> pd.DataFrame:
         """The rows that failed."""
         return self.table[self.table["status"] == FAILED]
+
+    @property
+    def lacking(self) -> pd.DataFrame:
+        """The scored rows of which more than `MAX_INVALID` does not count, the worst first."""
+        rows = self.scored
+        return rows[rows["valid_share"] < 1 - MAX_INVALID].sort_values("valid_share")
 
     @classmethod
     def from_rows(

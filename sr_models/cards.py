@@ -90,18 +90,22 @@ def check_weights(folder: Path) -> None:
     diffusers could load another file than the one that is hashed: one of an index beside it, or
     a pickle in its place. Neither is allowed.
     """
-    found = sha256(folder)
-    if index := next((folder / WEIGHTS.parent).glob("*.index*.json"), None):
+    path = _weights(folder)
+    if index := next(path.parent.glob("*.index*.json"), None):
         raise LpipsSatError(f"{index} splits the weights over several files: expected {WEIGHTS}")
     expected = read_card(folder).get("sha256")
     if expected is not None:
         remedy = "the file is damaged or was changed; get it again"
-        check_digest(folder, found, expected, remedy)
+        check_digest(folder, sha256(folder), expected, remedy)
 
 
 def sha256(folder: Path) -> str:
     """The hash of a saved pipeline's weights."""
+    return hashlib.sha256(_weights(folder).read_bytes()).hexdigest()
+
+
+def _weights(folder: Path) -> Path:
     path = folder / WEIGHTS
     if not path.is_file():
         raise LpipsSatError(f"{folder} holds no {WEIGHTS}: the pipeline is damaged, save it again")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return path

@@ -144,9 +144,7 @@ def build(
     show_default=True,
     help="Least RMS of detail finer than an LR pixel.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Which place goes where."
-)
+@options.seed("Which place goes where.")
 @click.option(
     "--sun-zenith",
     type=click.FloatRange(0, 90, max_open=True),

@@ -23,9 +23,7 @@ from .. import options
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Sampling steps (default: the model's).")
 @click.option("--fast", is_flag=True, help="Take steps of DPM-Solver++ (SR3, SupResDiffGAN).")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the noise."
-)
+@options.seed("Decides the noise.")
 @click.option(
     "--num-samples",
     type=click.IntRange(min=1),

@@ -62,13 +62,7 @@ def assignments(changes: tuple[str, ...]) -> dict[str, Any]:
     help="Minutes on a CPU, or as the papers do it.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default in runs/.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Decides everything random.",
-)
+@options.seed("Decides everything random.")
 @click.option(
     "--device",
     type=click.Choice(["cpu"]),

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..compare import differences, remarks
-from ..results import Results
+from ..results import MAX_INVALID, Results
 
-# Share of pixels that may not count before a row is worth a look.
-MAX_INVALID = 0.1
 SHOWN = 20  # lines of detail per note
 
 
@@ -64,8 +62,7 @@ def _warnings(table: Results) -> Iterator[tuple[str, list[str]]]:
 
 
 def _invalid(table: Results) -> Iterator[tuple[str, list[str]]]:
-    rows = table.scored
-    rows = rows[rows["valid_share"] < 1 - MAX_INVALID].sort_values("valid_share")
+    rows = table.lacking
     if len(rows):
         what = ("tile" if table.tiled else "image") + ("s" if len(rows) > 1 else "")
         details = [

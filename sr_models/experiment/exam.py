@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class Exam:
                 "lr_bands": about["lr"]["bands"],
                 "kind": about["kind"],
                 "tiles": self.tiles,
-                "test_sha256": test_sha256(self.root),
+                "test_sha256": self._test_sha256,
             },
             "degradation": self.degradation,
             "synthetic": self._synthetic(),
@@ -85,6 +86,10 @@ class Exam:
             "data_range": self.scores.data_range,
             "metrics": self.scores.describe(),
         }
+
+    @cached_property
+    def _test_sha256(self) -> str:
+        return test_sha256(self.root)
 
     def _synthetic(self) -> dict[str, Any] | None:
         """The parameters of the degradation; None if this set can have none."""

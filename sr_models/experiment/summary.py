@@ -103,15 +103,14 @@ def paired(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
         return (first - second).mask(first == second, 0.0)
 
 
-def interval_of(values: pd.DataFrame, rows: pd.DataFrame, *, level: float = LEVEL) -> Interval:
+def interval_of(values: pd.DataFrame, rows: pd.DataFrame) -> Interval:
     """The mean of values (seeds x patches) with its interval; `rows` tell each patch's block.
 
     Patches without a value (NaN) under some seed count nowhere; infinite values have no interval.
     """
     values = values.dropna(axis="columns")
     blocks = rows.drop_duplicates("patch").set_index("patch")["block"]
-    numbers = values.to_numpy(np.float64)
-    return crossed_interval(numbers, blocks[values.columns].to_numpy(), level=level)
+    return crossed_interval(values.to_numpy(np.float64), blocks[values.columns].to_numpy())
 
 
 def crossed_interval(

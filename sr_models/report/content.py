@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lpips_sat.report import Panel, number
-from lpips_sat.stats import Difference, Interval
+from lpips_sat.stats import Interval
+
+from ..experiment.summary import told_apart
 
 # How metrics are called in print; others by the names that users type.
 TITLES = {"lpips-sat": "LPIPS-Sat", "dists": "DISTS", "lpips-alex": "LPIPS (AlexNet)"} | {
@@ -146,12 +148,12 @@ def mean_text(found: Interval | None, digits: int) -> Text:
     return Text(fixed(found.mean, digits), span(found.low, found.high, digits, fixed))
 
 
-def difference_text(found: Interval | Difference | None, digits: int) -> Text:
+def difference_text(found: Interval | None, digits: int) -> Text:
     """A difference with its interval, strong if that leaves out 0; a dash for none."""
     if found is None:
         return NONE
     small = span(found.low, found.high, digits, signed)
-    return Text(signed(found.mean, digits), small, found.low > 0 or found.high < 0)
+    return Text(signed(found.mean, digits), small, told_apart(found))
 
 
 def span(low: float, high: float, digits: int, write: Callable[[float, int], str]) -> str:

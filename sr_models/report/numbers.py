@@ -168,11 +168,9 @@ class Numbers:
         models = [model for model in self.rivals if (rows["model"] == model).any()]
         return {model: grid_of(rows[rows["model"] == model]) for model in models}
 
-    def gap_grids(
-        self, metric: str, cases: tuple[str, str] = ("II", "I")
-    ) -> dict[str, pd.DataFrame]:
-        """Differences between two cases (seeds x patches) of every trained model that has both."""
-        one, two = (self.grids(case, metric) for case in cases)
+    def gap_grids(self, metric: str) -> dict[str, pd.DataFrame]:
+        """II - I (seeds x patches) of every trained model that has both."""
+        one, two = (self.grids(case, metric) for case in ("II", "I"))
         both = [model for model in self.trained if model in one and model in two]
         return {model: paired(one[model], two[model]) for model in both}
 
@@ -181,12 +179,10 @@ class Numbers:
         """How often each of `trained` was trained."""
         return [self.seeds(model) for model in self.trained]
 
-    def per_patch(self, case: str, metric: str, models: Sequence[str]) -> pd.DataFrame:
-        """Means over trainings (patches x models), of patches that every model has a value for."""
+    def per_patch(self, case: str, metric: str, model: str) -> pd.Series[float]:
+        """The mean over trainings of every patch that has a value."""
         rows = self._rows(case, metric)
-        rows = rows[rows["model"].isin(list(models))]
-        grid = rows.pivot_table(index="patch", columns="model", values="value", aggfunc="mean")
-        return grid.reindex(columns=list(models)).dropna()
+        return rows[rows["model"] == model].groupby("patch")["value"].mean().dropna()
 
     def blocks(self, patches: Sequence[str]) -> npt.NDArray[Any]:
         """The block of every patch."""
@@ -198,7 +194,7 @@ class Numbers:
 
     def patch_gap(self, model: str, metric: str) -> pd.Series[float]:
         """II - I of every patch, trainings averaged; empty if the table lacks one."""
-        two, one = (self.per_patch(case, metric, [model])[model] for case in ("II", "I"))
+        two, one = (self.per_patch(case, metric, model) for case in ("II", "I"))
         return (two - one).dropna()
 
     def effect(self, model: str, metric: str) -> float:

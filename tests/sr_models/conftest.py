@@ -14,6 +14,15 @@ from sr_models.network import build_unet
 from sr_models.pipeline import SRPipeline
 from sr_models.profiles import Profile, load_profile
 
+NODES = {  # entries of the reference values: process, steps, parameters
+    "sr3_cosine_T1000": ("sr3", 1000, {"schedule": "cosine"}),
+    "sr3_linear_T2000": ("sr3", 2000, {}),
+    "resshift_T15_k2_p0.3_min0.04": ("resshift", 15, {}),
+    "resshift_T4_k2_p0.3_min0.2": ("resshift", 4, {"min_noise_level": 0.2}),
+    "i2sb_N1000_betamax0.3": ("i2sb", 1000, {}),
+    "unidb_T100_lam30_eps0.005_ginv1e-7": ("unidb", 100, {}),
+    "flow_T1000": ("flow", 1000, {}),
+}
 TINY = {"widths": [16, 16], "layers": 1, "unshuffle": 2, "norm_num_groups": 8}
 
 

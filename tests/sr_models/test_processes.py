@@ -12,6 +12,8 @@ from diffusers import DDPMScheduler
 from lpips_sat import LpipsSatError
 from sr_models.processes import PROCESSES, betas, i2sb, resshift, sr3, tables, unidb, unidb_euler
 
+from .conftest import NODES
+
 VALUES = json.loads(
     (Path(__file__).parents[1] / "reference_values" / "sr_processes.json").read_text()
 )
@@ -36,15 +38,6 @@ I2SB = {
     "official_N1000_betamax0.3": 0.3,
     "official_N1000_betamax1.0 (deblur/inpaint with ot_ode)": 1.0,
     "SupResDiffGANrepo_N1000_end2e-2": 20.0,
-}
-NODES = {
-    "sr3_cosine_T1000": ("sr3", 1000, {"schedule": "cosine"}),
-    "sr3_linear_T2000": ("sr3", 2000, {}),
-    "resshift_T15_k2_p0.3_min0.04": ("resshift", 15, {}),
-    "resshift_T4_k2_p0.3_min0.2": ("resshift", 4, {"min_noise_level": 0.2}),
-    "i2sb_N1000_betamax0.3": ("i2sb", 1000, {}),
-    "unidb_T100_lam30_eps0.005_ginv1e-7": ("unidb", 100, {}),
-    "flow_T1000": ("flow", 1000, {}),
 }
 
 

@@ -16,6 +16,8 @@ from sr_models.processes import i2sb
 from sr_models.scheduler import BridgeScheduler
 from sr_models.solvers import DPMSolver
 
+from .conftest import NODES
+
 VALUES = json.loads(
     (Path(__file__).parents[1] / "reference_values" / "sr_processes.json").read_text()
 )
@@ -23,15 +25,6 @@ Y, MEAN, STD = 0.3, 0.5, 0.2  # the LR pixel, and the law of x0 given it
 COSINE = {"schedule": "cosine"}
 # DPM-Solver of diffusers converts tensors in a way that NumPy 2 warns of
 NUMPY_2 = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-NODES = {  # entries of the reference values: process, steps, parameters
-    "sr3_cosine_T1000": ("sr3", 1000, COSINE),
-    "sr3_linear_T2000": ("sr3", 2000, {}),
-    "resshift_T15_k2_p0.3_min0.04": ("resshift", 15, {}),
-    "resshift_T4_k2_p0.3_min0.2": ("resshift", 4, {"min_noise_level": 0.2}),
-    "i2sb_N1000_betamax0.3": ("i2sb", 1000, {}),
-    "unidb_T100_lam30_eps0.005_ginv1e-7": ("unidb", 100, {}),
-    "flow_T1000": ("flow", 1000, {}),
-}
 
 
 def images(values, like=None):
