@@ -10,6 +10,8 @@ from ..validity import sum_dtype
 
 # Added under the square root, so that an all-zero feature vector has a finite gradient.
 EPSILON = 1e-8
+# Numbers of an image that are compared at a time: few enough to stay in a processor's cache.
+STRIP = 2**18
 
 
 def unit_vectors(features: Tensor) -> Tensor:
@@ -23,10 +25,19 @@ def channel_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def weighted_distance(features: Tensor, head: Tensor) -> Tensor:
-    """Features of pred and ref (2N, C, h, w) -> (N, 1, h, w), always in float32."""
-    x, y = unit_vectors(features.float()).chunk(2)
+    """Features of pred and ref (2N, C, h, w) -> (N, 1, h, w), always in float32.
+
+    Strip by strip of rows: large maps would otherwise pass through memory at every operation.
+    """
+    pred, ref = features.float().chunk(2)
+    rows = max(1, STRIP // (pred.numel() // pred.shape[2]))
     with torch.autocast(features.device.type, enabled=False):
-        return F.conv2d((x - y).square(), head.float()[None, :, None, None])
+        weights = head.float()[None, :, None, None]
+        strips = [
+            F.conv2d((unit_vectors(x) - unit_vectors(y)).square(), weights)
+            for x, y in zip(pred.split(rows, dim=2), ref.split(rows, dim=2), strict=True)
+        ]
+        return torch.cat(strips, dim=2)
 
 
 def cell_share(counted: Tensor, stride: int, maps: Tensor) -> Tensor:

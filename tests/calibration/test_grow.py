@@ -35,6 +35,19 @@ def test_a_grown_metric_begins_as_the_old_one_and_a_little_of_the_new_stage(metr
     assert (new[:, 4:].sum(dim=1) < 0.2 * old.sum(dim=1)).all()
 
 
+def test_a_wider_stage_keeps_the_responses_of_its_old_channels(metric):
+    """Of a batch of images, before their vectors are made unit ones."""
+    wide = grow(metric, [4, 9, 8], seed=0)
+    old, new = (m.backbone(pair()[0]) for m in (metric, wide))
+    assert [f.shape[1] for f in new] == [4, 4, 9, 9, 8, 8]
+    for before, after in zip(old, new, strict=False):
+        torch.testing.assert_close(after[:, : before.shape[1]], before)
+    assert (new[2][:, 6:] > 0).any()
+    for before, after in zip(metric.heads, wide.heads, strict=False):
+        assert torch.equal(after[: len(before)], before)
+        assert (after[len(before) :] < before.max()).all()
+
+
 def test_a_grown_metric_is_saved_and_loaded_with_its_stages_and_its_card(metric, tmp_path):
     grown = grow(metric, WIDTHS, seed=0)
     save(grown, tmp_path / "grown")
@@ -49,9 +62,9 @@ def test_the_seed_decides_how_new_stages_begin(metric):
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("widths", [[4, 8, 8], [4]])
-def test_other_widths_are_refused(metric, widths):
-    with pytest.raises(WeightsError, match=r"must begin with .* pyramid \[4, 6\]"):
+@pytest.mark.parametrize("widths", [[3, 6, 8], [4, 5], [4]])
+def test_smaller_widths_are_refused(metric, widths):
+    with pytest.raises(WeightsError, match=r"no smaller than .* the backbone is pyramid \[4, 6\]"):
         grow(metric, widths, seed=0)
 
 
