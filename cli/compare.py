@@ -30,7 +30,7 @@ BETTER = {
 @click.option("--common", is_flag=True, help="Compare on the images that all tables scored.")
 @click.option(
     "--level",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=options.FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.95,
     show_default=True,
     help="Probability that all intervals of a metric hold together.",
@@ -94,9 +94,9 @@ def _standings(metric: MetricComparison, level: float) -> Table:
         table.add_row(
             str(low) if low == high else f"{low}-{high}",
             escape(line.method),
-            f"{mean.mean:.4f}",
+            options.number(mean.mean),
             options.interval(mean.low, mean.high),
-            f"{line.summary.median:.4f}",
+            options.number(line.summary.median),
         )
     return table
 
@@ -112,7 +112,7 @@ def _duels(metric: MetricComparison, level: float) -> Table:
         difference = duel.difference
         table.add_row(
             f"{escape(duel.first)} - {escape(duel.second)}",
-            f"{difference.mean:+.4f}",
+            options.number(difference.mean, "+"),
             options.interval(difference.low, difference.high),
             f"{duel.wins.mean:.0%}",
             _verdict(metric, duel),

@@ -44,8 +44,21 @@ class CommaList(ParamType):
         except ValueError:
             items = []
         if not items:
-            self.fail(f"expected a comma-separated list, got {value!r}", param, ctx)
+            self.fail(f"expected a comma-separated list, got {value!r}: {self.name}", param, ctx)
         return tuple(items)
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without nan and infinity, which `click.FloatRange` lets through."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number; what is not finite is a usage error."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 class Named(ParamType):
@@ -218,10 +231,16 @@ def plain(value: Any) -> Any:
     return value
 
 
-def interval(low: float, high: float, form: str = ".4f") -> str:
+def number(value: float, sign: str = "") -> str:
+    """Four decimals; three significant digits where four decimals would leave fewer."""
+    small = 1e-7 < abs(value) < 0.01
+    return f"{value:{sign}{'#.3g' if small else '.4f'}}"
+
+
+def interval(low: float, high: float, form: Callable[[float], str] = number) -> str:
     """`[low, high]` as markup, or a dash where it is not bounded."""
     known = math.isfinite(low) and math.isfinite(high)
-    return escape(f"[{low:{form}}, {high:{form}}]") if known else "-"
+    return escape(f"[{form(low)}, {form(high)}]") if known else "-"
 
 
 def path_argument(name: str, **options: Any) -> Callable[[F], F]:

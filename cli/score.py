@@ -63,15 +63,15 @@ if TYPE_CHECKING:
 @click.option("--lr", help="The low-resolution input of PRED, which opensr's metrics need.")
 @click.option(
     "--data-range",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.FiniteRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
     help="Range R of PSNR and SSIM, in the units of the values.",
 )
 @click.option(
     "--factor",
-    type=click.FloatRange(min=1),
-    help="Super-resolution factor (LR GSD / HR GSD); adds ERGAS.",
+    type=options.FiniteRange(min=1),
+    help="Super-resolution factor (LR GSD / HR GSD); ERGAS needs it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option(
@@ -233,6 +233,6 @@ def _table(result: PairResult) -> Table:
     table.add_column("unit")
     table.add_column("better")
     for item in result.scores:
-        shown = "undefined" if math.isnan(item.value) else f"{item.value:.4f}"
+        shown = "undefined" if math.isnan(item.value) else options.number(item.value)
         table.add_row(item.name, shown, item.unit, options.BETTER[item.higher_is_better])
     return table

@@ -205,9 +205,9 @@ def _table(results: Results) -> Table:
         mean = found["mean"]
         table.add_row(
             escape(name),
-            f"{mean['mean']:.4f}" if mean["count"] else "undefined",
+            options.number(mean["mean"]) if mean["count"] else "undefined",
             options.interval(mean["low"], mean["high"]),
-            f"{found['median']:.4f}" if mean["count"] else "-",
+            options.number(found["median"]) if mean["count"] else "-",
             found["unit"],
             options.BETTER[found["higher_is_better"]],
         )

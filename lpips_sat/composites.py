@@ -70,17 +70,17 @@ class NetworkInput:
     def __init__(
         self, bands: Sequence[str], kind: Kind, composite: Sequence[str] | None = None
     ) -> None:
-        self.bands = tuple(canonical_band(band) for band in bands)
+        self.bands = _canonical("bands", bands)
         self.kind = kind
         chosen = choose_composite(self.bands) if composite is None else composite
-        self.composite = tuple(canonical_band(band) for band in chosen)
+        self.composite = _canonical("composite", chosen)
         if len(self.composite) != 3 or not set(self.composite) <= set(self.bands):
             raise MetricInputError(
                 f"composite must name three of the bands {', '.join(self.bands)}, "
                 f"got {', '.join(self.composite)}"
             )
         _check_kind(kind)
-        unknown = [b for b in self.composite if b not in WHITE]
+        unknown = dict.fromkeys(b for b in self.composite if b not in WHITE)
         if kind == "reflectance" and unknown:
             raise MetricInputError(
                 f"no display stretch is defined for the reflectance of {', '.join(unknown)}; "
@@ -112,7 +112,7 @@ class BandInput:
     """
 
     def __init__(self, bands: Sequence[str], kind: Kind, wanted: Mapping[str, float]) -> None:
-        self.bands = tuple(canonical_band(band) for band in bands)
+        self.bands = _canonical("bands", bands)
         self.kind = kind
         self.composite = tuple(wanted)
         self.filled = tuple(band for band in wanted if band not in self.bands)
@@ -158,6 +158,15 @@ def input_for(
             f"composite does not apply: this network looks at {', '.join(wanted)} itself"
         )
     return BandInput(bands, kind, wanted)
+
+
+def _canonical(which: str, bands: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(bands, str):
+        raise MetricInputError(
+            f"{which} must be a sequence of names, such as {tuple(bands.split(','))}, got the "
+            f"string {bands!r}"
+        )
+    return tuple(canonical_band(band) for band in bands)
 
 
 def _check_kind(kind: str) -> None:

@@ -20,7 +20,7 @@ import rasterio.windows
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from .errors import RasterError
+from .errors import RadiometryError, RasterError
 from .grid import Grid
 from .outputs import StrPath
 from .pair import Mask, Window
@@ -65,7 +65,12 @@ class FileSide:
 
     def select(self, bands: Sequence[str]) -> FileSide:
         """Keep some bands, in the order asked for."""
-        index = [self.indexes[self.radiometry.bands.index(b)] for b in bands]
+        own = self.radiometry.bands
+        if missing := [band for band in bands if band not in own]:
+            raise RadiometryError(
+                f"{self.path} holds the bands {', '.join(own)}, but not {', '.join(missing)}"
+            )
+        index = [self.indexes[own.index(band)] for band in bands]
         return replace(self, indexes=index, radiometry=self.radiometry.select(bands))
 
     def read(self, window: Window) -> tuple[npt.NDArray[np.float32], Mask]:

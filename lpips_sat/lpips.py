@@ -68,9 +68,10 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
         (N, L, H, W) with ``spatial``, NaN at invalid pixels. Range [0, inf), 0 = identical,
         lower is better, no unit. An image without a valid pixel gives NaN.
 
-    What lies under the mask changes nothing: it is replaced, in both images alike, by a normalised
-    convolution of the image's own valid neighbourhood (`lpips_sat.validity.soft_fill`), and
-    only valid pixels are averaged. Images are never resized.
+    Values are taken in the declared unit as they come: only what reads files also checks their
+    range. What lies under the mask changes nothing: it is replaced, in both images alike, by a
+    normalised convolution of the image's own valid neighbourhood
+    (`lpips_sat.validity.soft_fill`), and only valid pixels are averaged. Images are never resized.
     """
 
     name = "LPIPS-Sat"

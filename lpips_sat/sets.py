@@ -195,7 +195,12 @@ def _rows(item: Item, outcomes: Sequence[Outcome], options: ScoreOptions) -> lis
     seconds = sum(outcome.seconds for outcome in outcomes)
     if reason:
         place = dict.fromkeys(("row", "col", "height", "width"), 0) if options.tiles else {}
-        failed = {"status": FAILED, "reason": reason, "pixels": 0, "seconds": seconds}
+        failed = {
+            "status": FAILED,
+            "reason": " ".join(reason.split()),
+            "pixels": 0,
+            "seconds": seconds,
+        }
         return [{**names, **failed, **place}]
     rows, aligned = [], _alignment_cells(outcomes[0], options)
     for tile, scores in scored:

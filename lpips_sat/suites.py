@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from . import tiled
+from .backbones import BACKBONES, TIMM_PREFIX
 from .errors import MetricInputError, PluginError, UnknownMetricError, WeightsError
 from .lpips import LPIPSSat
 from .opensr import opensr
@@ -80,6 +81,11 @@ def _lpips_sat(settings: Settings) -> LPIPSSat:
         return LPIPSSat.from_pretrained(weights, **given)
     if weights == "pyramid":
         raise WeightsError("the pyramid is untrained: name a folder of weights, or leave it out")
+    if weights not in BACKBONES and not weights.startswith(TIMM_PREFIX):
+        raise WeightsError(
+            f"no weights {weights!r}: expected one of {', '.join(shipped())}, or a folder that "
+            "`lpips-sat calibrate` wrote, and there is none of that name"
+        )
     return LPIPSSat(weights, **given)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
+from rasterio.coords import disjoint_bounds
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError
@@ -73,11 +74,16 @@ def open_mask(path: StrPath, *, like: Grid) -> Iterator[PairMask]:
 def reprojected(stack: ExitStack, side: FileSide, grid: Grid, resampling: str) -> FileSide:
     """See an image on another grid, as `open_pair` compares it: floating, NaN where it ends.
 
-    resampling: "nearest", "bilinear" or "cubic". GridMismatchError where there is no CRS.
+    resampling: "nearest", "bilinear" or "cubic". GridMismatchError where there is no CRS, or
+    nothing of the image on the grid.
     """
     if side.grid.crs is None or grid.crs is None:
         raise GridMismatchError(
             f"{side.path} cannot be reprojected: both images need a CRS\n  {side.grid}\n  {grid}"
+        )
+    if disjoint_bounds(_bounds_in(side.grid, grid.crs), _bounds_in(grid, grid.crs)):
+        raise GridMismatchError(
+            f"{side.path} does not overlap the grid it is put on\n  {side.grid}\n  {grid}"
         )
     known = {"src_nodata": side.radiometry.nodata, "nodata": math.nan, "dtype": "float64"}
     return replace(side, src=_warp(stack, side.src, grid, Resampling[resampling], **known))
@@ -100,16 +106,21 @@ def grid_in(grid: Grid, crs: Any) -> Grid:
         return grid
     col, row = grid.width / 2, grid.height / 2
     pixel = [grid.xy(*p) for p in ((col, row), (col + 1, row), (col, row + 1))]
-    xs, ys = zip(*grid.corners(), strict=True)
+    left, bottom, right, top = _bounds_in(grid, crs)
     with clear_errors(str(grid), "project"):
-        left, bottom, right, top = transform_bounds(
-            grid.crs, crs, min(xs), min(ys), max(xs), max(ys)
-        )
         px, py = transform(grid.crs, crs, *zip(*pixel, strict=True))
     area = (px[1] - px[0]) * (py[2] - py[0]) - (px[2] - px[0]) * (py[1] - py[0])
     size = math.sqrt(abs(area))
     width, height = math.ceil((right - left) / size), math.ceil((top - bottom) / size)
     return Grid(crs, Affine(size, 0, left, 0, -size, top), width, height)
+
+
+def _bounds_in(grid: Grid, crs: Any) -> tuple[float, float, float, float]:
+    """Left, bottom, right and top of `grid` in another CRS."""
+    xs, ys = zip(*grid.corners(), strict=True)
+    with clear_errors(str(grid), "project"):
+        bounds = transform_bounds(grid.crs, crs, min(xs), min(ys), max(xs), max(ys))
+    return tuple(bounds)
 
 
 def _resampled(stack: ExitStack, side: FileSide, grid: Grid) -> FileSide:

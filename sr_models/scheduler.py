@@ -253,7 +253,8 @@ class BridgeScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if self.euler is not None and steps != most:
             raise LpipsSatError(f"UniDB's Euler sampler walks all {most} nodes, got {steps} steps")
         if steps is None or steps < 1 or (steps > most and not self.config.redefine):
-            raise LpipsSatError(f"expected 1 to {most} sampling steps, got {steps}")
+            allowed = "1 sampling step" if most == 1 else f"1 to {most} sampling steps"
+            raise LpipsSatError(f"expected {allowed}, got {steps}")
 
     def step(
         self,

@@ -125,3 +125,10 @@ def test_another_number_of_channels_than_bands_is_refused():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_dtype_of_the_image_is_kept(dtype):
     assert NetworkInput(("B08",), "reflectance")(torch.rand(1, 1, 4, 4).to(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("names", [{"bands": "B04,B03,B02"}, {"composite": "B04,B03,B02"}])
+def test_names_in_one_string_are_refused(names):
+    given = {"bands": ("B04", "B03", "B02"), "composite": None, **names}
+    with pytest.raises(MetricInputError, match=r"sequence of names, such as \('B04', "):
+        NetworkInput(given["bands"], "reflectance", given["composite"])

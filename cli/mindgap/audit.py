@@ -29,7 +29,9 @@ LIMITS = {
 def _limits(command: Any) -> Any:
     for name, text in reversed(LIMITS.items()):
         least = "min" if name == "correlation" else "max"
-        command = click.option(f"--{least}-{name}", name, type=float, help=text)(command)
+        command = click.option(f"--{least}-{name}", name, type=options.FiniteRange(), help=text)(
+            command
+        )
     return command
 
 

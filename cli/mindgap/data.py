@@ -61,7 +61,7 @@ def sample(out: Path, overwrite: bool) -> None:
 @click.option("--mask", help="Raster of any grid: 0 = leave the pixel out, such as a cloud.")
 @click.option(
     "--sun-zenith",
-    type=click.FloatRange(0, 90, max_open=True),
+    type=options.FiniteRange(0, 90, max_open=True),
     help="In degrees; synthetic Sentinel-2 images need it for their noise.",
 )
 @click.option("--tile", type=click.IntRange(1), help="Side of a tile in HR px.  [default: 128]")
@@ -71,7 +71,7 @@ def sample(out: Path, overwrite: bool) -> None:
 )
 @click.option(
     "--min-texture",
-    type=click.FloatRange(0),
+    type=options.FiniteRange(0),
     help="Least RMS of detail finer than an LR pixel.  [default: 0.004]",
 )
 @click.option("--seed", type=click.IntRange(0), help="Which block goes where.  [default: 0]")
@@ -80,9 +80,9 @@ def sample(out: Path, overwrite: bool) -> None:
 )
 @click.option("--hr-date", default="", help="When HR was taken.")
 @click.option(
-    "--lr-view", type=click.FloatRange(0, 90), help="Zenith angle of LR's view in degrees."
+    "--lr-view", type=options.FiniteRange(0, 90), help="Zenith angle of LR's view in degrees."
 )
-@click.option("--hr-view", type=click.FloatRange(0, 90), help="The same for HR.")
+@click.option("--hr-view", type=options.FiniteRange(0, 90), help="The same for HR.")
 @click.option("--note", default="", help="Licence or attribution, to keep with the set.")
 @options.overwrite
 def build(
@@ -139,7 +139,7 @@ def build(
 )
 @click.option(
     "--min-texture",
-    type=click.FloatRange(0),
+    type=options.FiniteRange(0),
     default=0.001,
     show_default=True,
     help="Least RMS of detail finer than an LR pixel.",
@@ -147,7 +147,7 @@ def build(
 @options.seed("Which place goes where.")
 @click.option(
     "--sun-zenith",
-    type=click.FloatRange(0, 90, max_open=True),
+    type=options.FiniteRange(0, 90, max_open=True),
     help="In degrees; synthetic Sentinel-2 images need it for their noise.",
 )
 @options.overwrite

@@ -83,7 +83,7 @@ COARSE = ("psnr", "cpsnr", "sam", "ergas")
 )
 @click.option(
     "--data-range",
-    type=click.FloatRange(0, min_open=True),
+    type=options.FiniteRange(0, min_open=True),
     help="Range R of PSNR and SSIM.  [default: 0.6 for reflectance, else 1]",
 )
 @click.option(
@@ -238,5 +238,6 @@ def _metric(results: CaseResults, name: str) -> str:
 
 def _shown(cell: Cell) -> tuple[str, str]:
     """The mean and its interval; a dash where there is none."""
-    found, form = cell.interval, ".2f" if cell.metric in (*COARSE, "nfe") else ".4f"
-    return f"{found.mean:{form}}", options.interval(found.low, found.high, form)
+    found = cell.interval
+    form = "{:.2f}".format if cell.metric in (*COARSE, "nfe") else options.number
+    return form(found.mean), options.interval(found.low, found.high, form)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterable
@@ -266,8 +267,8 @@ def _cell(interval: Interval | None, metric: str) -> str:
         return ""
     if math.isnan(interval.mean):
         return "undefined"
-    form = "+.2f" if metric in COARSE else "+.4f"
-    mean = f"{interval.mean:{form}}"
+    form = "{:+.2f}".format if metric in COARSE else functools.partial(options.number, sign="+")
+    mean = form(interval.mean)
     if not math.isfinite(interval.low):
         return mean
     return f"{mean}\n{options.interval(interval.low, interval.high, form)}"

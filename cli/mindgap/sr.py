@@ -67,9 +67,9 @@ def sr(
 
     for path in (target, spread):
         if path is not None:
-            check_output(path, overwrite=overwrite)
             if path.exists() and source.exists() and path.samefile(source):
                 raise OutputExistsError(f"{path} is the input: choose another name")
+            check_output(path, overwrite=overwrite)
     loaded = load_model(model, device=device)
     if fast:
         if not isinstance(loaded, SRPipeline):

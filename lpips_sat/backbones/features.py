@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,7 +32,8 @@ def weighted_distance(features: Tensor, head: Tensor) -> Tensor:
     Strip by strip of rows: large maps would otherwise pass through memory at every operation.
     """
     pred, ref = features.float().chunk(2)
-    rows = max(1, STRIP // (pred.numel() // pred.shape[2]))
+    in_a_row = math.prod((pred.shape[0], pred.shape[1], pred.shape[3]))
+    rows = max(1, STRIP // max(1, in_a_row))
     with torch.autocast(features.device.type, enabled=False):
         weights = head.float()[None, :, None, None]
         strips = [

@@ -12,9 +12,11 @@ import dataclasses
 import hashlib
 import json
 import math
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -146,9 +148,16 @@ def resume(out: Path, *parts: Part) -> int:
     if not path.exists():
         log.unlink(missing_ok=True)
         return 0
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    for part, saved in zip(parts, state["parts"], strict=True):
-        part.load_state_dict(saved)
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        for part, saved in zip(parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
+        reason = textwrap.shorten(str(error), 200)
+        raise WeightsError(
+            f"{path}, from which the run would go on, is damaged ({reason}). Delete it to begin "
+            "anew, or name another folder"
+        ) from error
     rows = log.read_text().splitlines(keepends=True)
     log.write_text("".join(rows[: state["step"] + 1]))
     return int(state["step"])

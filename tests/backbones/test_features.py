@@ -38,3 +38,7 @@ def test_its_gradient_does_not_depend_on_the_strips(monkeypatch):
     assert gradients[0].abs().max() > 0
     for gradient in gradients[1:]:
         torch.testing.assert_close(gradient, gradients[0])
+
+
+def test_a_batch_of_no_images_has_no_distances():
+    assert weighted_distance(torch.zeros(0, 3, 11, 7), torch.ones(3)).shape == (0, 1, 11, 7)

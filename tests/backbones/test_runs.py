@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from lpips_sat.backbones import runs
 from lpips_sat.backbones.runs import schedule
+from lpips_sat.errors import WeightsError
 
 
 def test_the_learning_rate_warms_up_linearly_and_ends_as_a_cosine():
@@ -17,3 +19,11 @@ def test_the_learning_rate_warms_up_linearly_and_ends_as_a_cosine():
 
 def test_without_a_warm_up_a_run_starts_at_its_rate():
     assert schedule(0, steps=8, warmup=0) == 1
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"PK cut short")
+    with pytest.raises(
+        WeightsError, match=r"state\.pt, from which the run would go on, is damaged"
+    ):
+        runs.resume(tmp_path)

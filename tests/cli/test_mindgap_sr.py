@@ -125,6 +125,7 @@ def test_bicubic_needs_a_factor(mindgap, scene, tmp_path):
             ("--model", "MODEL", "--num-samples", "2", "--spread", "OUT"),
             "the spread needs a file of its own",
         ),
+        (("--model", "MODEL", "--bands", "B8A"), "not B8A"),
         (("--model", "bicubic", "--factor", "2", "--num-samples", "2"), "one image only"),
         (("--model", "bicubic", "--factor", "2", "--steps", "2"), "leave --steps out"),
         (("--model", "bicubic", "--factor", "2", "--fast"), "leave --fast out"),

@@ -139,6 +139,8 @@ def test_some_metrics_in_the_order_asked_for_each_once(run, pair):
         (("--metrics", ","), "expected a comma-separated list, got ','"),
         (("--factor", "0.5"), "--factor"),
         (("--data-range", "0"), "--data-range"),
+        (("--data-range", "nan"), "nan is not a finite number"),
+        (("--factor", "inf"), "inf is not a finite number"),
         (("--data-range", "wide"), "--data-range"),
         (("--radiometry", "s2"), "'s2' is not one of"),
         (("--scale", "a,b"), "expected a comma-separated list, got 'a,b'"),
