@@ -81,7 +81,11 @@ def reprojected(stack: ExitStack, side: FileSide, grid: Grid, resampling: str) -
         raise GridMismatchError(
             f"{side.path} cannot be reprojected: both images need a CRS\n  {side.grid}\n  {grid}"
         )
-    if disjoint_bounds(_bounds_in(side.grid, grid.crs), _bounds_in(grid, grid.crs)):
+    # in both: the bounds of a large image mean little in the CRS of a small one
+    if all(
+        disjoint_bounds(_bounds_in(side.grid, crs), _bounds_in(grid, crs))
+        for crs in (side.grid.crs, grid.crs)
+    ):
         raise GridMismatchError(
             f"{side.path} does not overlap the grid it is put on\n  {side.grid}\n  {grid}"
         )
