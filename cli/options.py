@@ -158,13 +158,13 @@ def radiometry_options(
 ) -> RadiometryOptions:
     """What the user said, as `open_pair` takes it; one number stands for all bands."""
 
-    def number(values: tuple[float, ...] | None) -> float | tuple[float, ...] | None:
+    def one_or_each(values: tuple[float, ...] | None) -> float | tuple[float, ...] | None:
         return values[0] if values is not None and len(values) == 1 else values
 
     return RadiometryOptions(
         preset=preset,
-        scale=number(scale),
-        offset=number(offset),
+        scale=one_or_each(scale),
+        offset=one_or_each(offset),
         nodata=nodata,
         floating_dn=floating_dn,
     )

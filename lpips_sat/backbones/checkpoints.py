@@ -15,6 +15,9 @@ from torch import Tensor
 from ..errors import WeightsError
 from ..outputs import StrPath
 
+# What `torch.load` and the use of its result raise where a file is damaged or holds other things.
+UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError)
+
 
 def read_checkpoint(path: StrPath) -> dict[str, Tensor]:
     """The named tensors of a ``.safetensors`` file, or of a state dict saved by torch.
@@ -31,15 +34,7 @@ def read_checkpoint(path: StrPath) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        SafetensorError,
-        UnpicklingError,
-    ) as error:
+    except (*UNREADABLE, SafetensorError) as error:
         reason = textwrap.shorten(str(error), 200)
         raise WeightsError(f"cannot read the weights {file}: {reason}") from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,7 +10,7 @@ from ..validity import sum_dtype
 
 # Added under the square root, so that an all-zero feature vector has a finite gradient.
 EPSILON = 1e-8
-# Numbers of an image that are compared at a time: few enough to stay in a processor's cache.
+# Numbers of each side that are compared at a time: few enough to stay in a processor's cache.
 STRIP = 2**18
 
 
@@ -32,8 +30,8 @@ def weighted_distance(features: Tensor, head: Tensor) -> Tensor:
     Strip by strip of rows: large maps would otherwise pass through memory at every operation.
     """
     pred, ref = features.float().chunk(2)
-    in_a_row = math.prod((pred.shape[0], pred.shape[1], pred.shape[3]))
-    rows = max(1, STRIP // max(1, in_a_row))
+    images, channels, _, width = pred.shape
+    rows = max(1, STRIP // max(1, images * channels * width))
     with torch.autocast(features.device.type, enabled=False):
         weights = head.float()[None, :, None, None]
         strips = [

@@ -16,7 +16,6 @@ import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import OutputExistsError, WeightsError
+from .checkpoints import UNREADABLE
 
 Config = TypeVar("Config")
 # Draws a clean display patch (H, W, 3) in [0, 1].
@@ -152,7 +152,7 @@ def resume(out: Path, *parts: Part) -> int:
         state = torch.load(path, weights_only=True, map_location="cpu")
         for part, saved in zip(parts, state["parts"], strict=True):
             part.load_state_dict(saved)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
+    except UNREADABLE as error:
         reason = textwrap.shorten(str(error), 200)
         raise WeightsError(
             f"{path}, from which the run would go on, is damaged ({reason}). Delete it to begin "
