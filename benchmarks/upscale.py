@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from lpips_sat import __version__
-from lpips_sat.radiometry import RadiometryOptions
+from lpips_sat.declared import RadiometryOptions
 from lpips_sat.sample import scene_file
 from lpips_sat.warp import open_image
 from sr_models.pipeline import OVERLAP, TILE, SRPipeline

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..radiometry import PRESETS, RadiometryOptions
+from ..declared import RadiometryOptions
+from ..radiometry import PRESETS
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -20,18 +20,13 @@ import rasterio.windows
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from .bands import canonical_band
+from .declared import DeclaredRadiometry, RadiometryOptions, resolve
 from .errors import RadiometryError, RasterError
 from .grid import Grid
 from .outputs import StrPath
 from .pair import Mask, Window
-from .radiometry import (
-    PRESETS,
-    DeclaredRadiometry,
-    Radiometry,
-    RadiometryOptions,
-    canonical_band,
-    resolve,
-)
+from .radiometry import PRESETS, Radiometry
 
 # Decoded blocks that GDAL may keep (its default is 5 % of the machine's memory): with one tile of
 # each image, this is what bounds the memory of a scene of any size. It holds one row of 512-px

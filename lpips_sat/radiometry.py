@@ -1,4 +1,4 @@
-"""What the numbers in a file mean: value = DN * scale + offset, declared and never guessed.
+"""What the numbers in a file mean: value = DN * scale + offset, in which bands, of which kind.
 
 Values of kind "reflectance" are surface or top-of-atmosphere reflectance (1.0 = a perfect white
 diffuser); values of kind "display" are pictures in [0, 1] without a physical unit. Bands carry
@@ -22,15 +22,12 @@ __all__ = [
     "MAX_OUTSIDE",
     "PLAUSIBLE",
     "PRESETS",
-    "DeclaredRadiometry",
     "Kind",
     "Preset",
     "Radiometry",
-    "RadiometryOptions",
     "canonical_band",
     "check_range",
     "preset",
-    "resolve",
 ]
 
 Kind = Literal["reflectance", "display"]
@@ -113,7 +110,7 @@ class Radiometry:
 
     def describe(self) -> str:
         """One line for people: `B04,B03: reflectance = DN * 0.0001 - 0.1, nodata 0`."""
-        law = _law(self.scale, self.offset)
+        law = describe_law(self.scale, self.offset)
         nodata = "no nodata" if self.nodata is None else f"nodata {self.nodata:g}"
         return f"{_names(self.bands)}: {self.kind} = {law}, {nodata}"
 
@@ -155,68 +152,9 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-@dataclass(frozen=True)
-class DeclaredRadiometry:
-    """What a file's header says of its data bands (alpha left out), one entry per band.
-
-    bands: descriptions; scales, offsets: GDAL's, 1 and 0 where not set; nodata: GDAL's; dtype:
-    numpy's name; colors: GDAL's colour interpretation in lower case; source: the file, for
-    messages; floating_dn: the user's word that floating numbers without a scale are DN too.
-    """
-
-    bands: tuple[str | None, ...]
-    scales: tuple[float, ...]
-    offsets: tuple[float, ...]
-    nodata: tuple[float | None, ...]
-    dtype: str
-    colors: tuple[str, ...]
-    source: str = "this image"
-    floating_dn: bool = False
-
-    @property
-    def scaled(self) -> bool:
-        """Whether the header sets a scale or an offset."""
-        return any(s != 1 for s in self.scales) or any(o != 0 for o in self.offsets)
-
-    @property
-    def holds_values(self) -> bool:
-        """Whether the numbers are values as they stand: floating, without a scale."""
-        return self.in_units and not self.scaled
-
-    @property
-    def in_units(self) -> bool:
-        """Whether the header tells how to reach values: a scale is set, or they are floating."""
-        floating = np.issubdtype(np.dtype(self.dtype), np.floating)
-        return self.scaled or (floating and not self.floating_dn)
-
-    def band_names(self) -> tuple[str, ...] | None:
-        """Canonical names from descriptions, else from red/green/blue; None if any is missing."""
-        if all(name and name.strip() for name in self.bands):
-            return tuple(canonical_band(name) for name in self.bands if name)
-        if set(self.colors) <= {"red", "green", "blue"}:
-            return tuple(canonical_band(color) for color in self.colors)
-        return None
-
-
-@dataclass(frozen=True)
-class RadiometryOptions:
-    """What the user says of one file; None = not said.
-
-    bands: names all its bands in order; floating_dn: floating numbers without a scale in the file
-    are DN, as those of integer files are, and no values yet.
-    """
-
-    preset: str | None = None
-    bands: Sequence[str] | None = None
-    scale: float | Sequence[float] | None = None
-    offset: float | Sequence[float] | None = None
-    nodata: float | None = None
-    floating_dn: bool = False
-
-
 def preset(name: str, *, bands: Sequence[str] | None = None) -> Radiometry:
     """Build a product's radiometry (see `PRESETS`) for the bands named, in the file's order."""
-    chosen = _preset(name)
+    chosen = find_preset(name)
     names = bands if bands is not None else chosen.bands
     if names is None:
         raise RadiometryError(
@@ -231,37 +169,6 @@ def preset(name: str, *, bands: Sequence[str] | None = None) -> Radiometry:
         chosen.nodata,
         chosen.kind,
     )
-
-
-def resolve(
-    declared: DeclaredRadiometry,
-    *,
-    preset: str | None = None,
-    bands: Sequence[str] | None = None,
-    scale: float | Sequence[float] | None = None,
-    offset: float | Sequence[float] | None = None,
-    nodata: float | None = None,
-    floating_dn: bool = False,
-) -> Radiometry:
-    """One radiometry from the header and the user's words; RadiometryError if anything is open.
-
-    Names, scale, offset: an option wins over the header, the header over a preset; a preset that
-    contradicts the header in scale or offset is an error unless options settle it. Floating
-    numbers without a declared scale are values already (scale 1, offset 0), with a preset too,
-    unless `floating_dn` calls them DN; DN without one need a preset, or both `scale` and `offset`.
-    nodata: option, header, preset.
-    """
-    declared = replace(declared, floating_dn=floating_dn)
-    chosen = None if preset is None else _preset(preset)
-    kind: Kind = "reflectance" if chosen is None else chosen.kind
-    names = _resolve_bands(declared, chosen, bands)
-    scales = _resolve_factor(declared, chosen, preset, "scale", scale)
-    offsets = _resolve_factor(declared, chosen, preset, "offset", offset)
-    if nodata is None:
-        nodata = _declared_nodata(declared)
-    if nodata is None and chosen is not None and not declared.holds_values:
-        nodata = chosen.nodata
-    return Radiometry(names, scales, offsets, nodata, kind)
 
 
 def check_range(
@@ -303,98 +210,13 @@ def _unscaled(radiometry: Radiometry) -> str:
     )
 
 
-def _preset(name: str) -> Preset:
+def find_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise RadiometryError(f"unknown radiometry {name!r}: expected one of {_names(PRESETS)}")
     return PRESETS[name]
 
 
-def _resolve_bands(
-    declared: DeclaredRadiometry, chosen: Preset | None, bands: Sequence[str] | None
-) -> tuple[str, ...]:
-    count = len(declared.bands)
-    if bands is not None:
-        if len(bands) != count:
-            raise RadiometryError(
-                f"{declared.source}: {len(bands)} names given ({_names(bands)}) for {count} "
-                "bands: name every band of the file, in its order"
-            )
-        return tuple(canonical_band(b) for b in bands)
-    names = declared.band_names()
-    if names is not None:
-        return names
-    if chosen is not None and chosen.bands is not None and len(chosen.bands) == count:
-        return chosen.bands
-    if chosen is not None and chosen.kind == "display":
-        return tuple(f"band{i + 1}" for i in range(count))  # a picture: by position
-    known = ", ".join(repr(b) for b in declared.bands)
-    raise RadiometryError(
-        f"{declared.source}: {count} band(s) without complete names (descriptions: {known}): name "
-        "them in the file's order, e.g. --bands B04,B03,B02, or set the bands' descriptions"
-    )
-
-
-def _resolve_factor(
-    declared: DeclaredRadiometry,
-    chosen: Preset | None,
-    preset_name: str | None,
-    which: Literal["scale", "offset"],
-    given: float | Sequence[float] | None,
-) -> tuple[float, ...]:
-    """Take the scale or the offset of each band: option, else header (a preset must agree)."""
-    count = len(declared.bands)
-    header = declared.scales if which == "scale" else declared.offsets
-    if given is not None:
-        return _per_band(given, count, which, declared.source)
-    if chosen is None and not declared.in_units:
-        raise _undeclared(declared, which)
-    if chosen is None or declared.holds_values:
-        return tuple(header)  # a preset is about DN
-    wanted = (chosen.scale if which == "scale" else chosen.offset,) * count
-    # 1e-6 relative (1e-9 absolute): a header keeps a scale as text or as float32
-    if declared.scaled and not np.allclose(wanted, header, rtol=1e-6, atol=1e-9):
-        law = _law(declared.scales, declared.offsets)
-        raise RadiometryError(
-            f"{declared.source} declares value = {law}, but --radiometry {preset_name} means "
-            f"{_law((chosen.scale,), (chosen.offset,))}: leave --radiometry out to follow the "
-            "file, or pass --scale and --offset to overrule it"
-        )
-    return wanted
-
-
-def _undeclared(declared: DeclaredRadiometry, which: str) -> RadiometryError:
-    hint = "--radiometry uint8" if declared.dtype == "uint8" else "--radiometry s2-l2a"
-    return RadiometryError(
-        f"{declared.source}: {declared.dtype} numbers without a declared {which}, so their unit "
-        f"and range are unknown. Say what they are: {hint} (one of {', '.join(PRESETS)}), or "
-        "--scale and --offset (value = DN * scale + offset; 0 where there is no offset)"
-    )
-
-
-def _declared_nodata(declared: DeclaredRadiometry) -> float | None:
-    found = {str(v): v for v in declared.nodata if v is not None}  # str: NaN equals NaN
-    if len(found) > 1:
-        raise RadiometryError(
-            f"{declared.source}: its bands declare different nodata values ({_names(found)}): "
-            "say which one counts, --nodata VALUE"
-        )
-    return next(iter(found.values()), None)
-
-
-def _per_band(
-    given: float | Sequence[float], count: int, which: str, source: str
-) -> tuple[float, ...]:
-    if not isinstance(given, Sequence):
-        return (float(given),) * count
-    if len(given) != count:
-        raise RadiometryError(
-            f"{source}: {len(given)} values of --{which} for {count} bands: give one for all, or "
-            "one per band in the file's order"
-        )
-    return tuple(float(v) for v in given)
-
-
-def _law(scale: Sequence[float], offset: Sequence[float]) -> str:
+def describe_law(scale: Sequence[float], offset: Sequence[float]) -> str:
     pairs = zip(scale, offset, strict=True)
     laws = [f"DN * {s:.6g} {'-' if o < 0 else '+'} {abs(o):.6g}" for s, o in pairs]
     laws = [law.removesuffix(" + 0") for law in laws]

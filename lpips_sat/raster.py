@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .alignment import Alignment
+from .declared import RadiometryOptions
 from .errors import GridMismatchError, RadiometryError
 from .gdal import (
     FileMask,
@@ -31,7 +32,6 @@ from .gdal import (
 from .grid import Grid, check_refinement, check_same_grid
 from .outputs import StrPath, check_output
 from .pair import RasterPair, Tile, common_bands
-from .radiometry import RadiometryOptions
 from .warp import reprojected
 from .writing import MapWriter, write_raster
 

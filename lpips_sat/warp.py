@@ -22,12 +22,13 @@ from rasterio.errors import CRSError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
 
+from .bands import canonical_band
+from .declared import RadiometryOptions
 from .errors import GridMismatchError, RasterError
 from .gdal import FileSide, clear_errors, environment, open_file_mask, open_side
 from .grid import Grid
 from .outputs import StrPath
 from .pair import Image, PairMask
-from .radiometry import RadiometryOptions, canonical_band
 
 __all__ = ["crs_of", "grid_in", "open_image", "open_mask", "read_values", "reprojected"]
 

@@ -19,11 +19,12 @@ import torch
 from . import __version__, suites
 from .align import align
 from .alignment import Alignment
+from .declared import RadiometryOptions
 from .errors import LpipsSatError, MetricInputError
 from .harmonize import Fit
 from .items import Item
 from .pair import RasterPair
-from .radiometry import PRESETS, Kind, RadiometryOptions
+from .radiometry import PRESETS, Kind
 from .raster import Resampling, open_pair
 from .scoring import TILE, Score, TileSums, add_up, check_tile, finish, tile_sums
 from .tiled import TileMetric

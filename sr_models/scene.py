@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 
 from lpips_sat import LpipsSatError
+from lpips_sat.declared import RadiometryOptions
 from lpips_sat.pair import Image
-from lpips_sat.radiometry import RadiometryOptions
 from lpips_sat.raster import MapWriter
 from lpips_sat.validity import soft_fill
 from lpips_sat.warp import open_image

@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from lpips_sat.declared import DeclaredRadiometry, resolve
 from lpips_sat.errors import LpipsSatError, RadiometryError
-from lpips_sat.radiometry import (
-    PRESETS,
-    DeclaredRadiometry,
-    Radiometry,
-    canonical_band,
-    check_range,
-    preset,
-    resolve,
-)
+from lpips_sat.radiometry import PRESETS, Radiometry, canonical_band, check_range, preset
 
 
 def header(

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ...bands import canonical_band
 from ...composites import WHITE, choose_composite
+from ...declared import RadiometryOptions
 from ...grid import Grid, check_same_grid
 from ...pair import Side
-from ...radiometry import RadiometryOptions, canonical_band, check_range
+from ...radiometry import check_range
 from ...warp import open_image
 from .store import StudyError
 

@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from lpips_sat.radiometry import RadiometryOptions
+from lpips_sat.declared import RadiometryOptions
 from lpips_sat.sample import scene_file
 from sr_models.data.build import Source, build_pairs
 from sr_models.data.tiles import Layout

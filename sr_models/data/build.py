@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lpips_sat.declared import RadiometryOptions
 from lpips_sat.grid import Grid
 from lpips_sat.outputs import StrPath, whole_folder
 from lpips_sat.pair import Image, PairMask
-from lpips_sat.radiometry import RadiometryOptions, check_range
+from lpips_sat.radiometry import check_range
 from lpips_sat.registration import MIN_SIZE
 from lpips_sat.warp import grid_in, open_image, open_mask, read_values
 

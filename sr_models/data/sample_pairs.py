@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lpips_sat.declared import RadiometryOptions
 from lpips_sat.outputs import StrPath
-from lpips_sat.radiometry import RadiometryOptions
 from lpips_sat.raster import grid_of, read_on, write_raster
 from lpips_sat.sample import scene_file
 

@@ -144,6 +144,16 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [(), ("--overwrite",)])
+def test_the_spread_never_replaces_the_input(mindgap, model, scene, tmp_path, words):
+    before = scene.read_bytes()
+    args = ("--model", model, "--num-samples", 2, "--spread", scene, *words)
+    refused = mindgap("sr", scene, tmp_path / "out.tif", *args)
+    assert (refused.exit_code, scene.read_bytes() == before) == (1, True)
+    assert f"{scene} is the input" in refused.stderr
+    assert list(tmp_path.glob("out*")) == []
+
+
 def test_the_models_bands_are_found_in_the_file(mindgap, model, put, textured, tmp_path):
     dn = np.rint(textured(3, 16, 16) * 1e4).astype(np.uint16)
     mixed = put(tmp_path / "mixed.tif", dn, bands=("B08", "B02", "B04"), scale=1e-4)

@@ -15,7 +15,9 @@ import pytest
 from lpips_sat import LpipsSatError
 from lpips_sat.calibration import patches
 from lpips_sat.calibration.annotate import scenes, serve, study
+from lpips_sat.cli import options
 
+NUMBERS = {0.0: "0.0000", 0.5: "0.5000", 0.01: "0.0100", 0.0038: "0.00380", -12.3456789: "-12.3457"}
 MAKE = ("annotate", "make", "SCENES", "--out", "s", "--trials", 4)
 STUDY = "lpips_sat.calibration.annotate.make:make_study"
 ABOUT = {"licence": "not stated", "raters": "people"}
@@ -148,3 +150,9 @@ def test_links_begin_with_what_raters_reach(run, monkeypatch, words, address, ba
     assert asked == [address]
     links = {"organiser": f"{base}/admin/secret/", "raters": {"ann": f"{base}/r/her/"}}
     assert json.loads(result.stdout) == links
+
+
+@pytest.mark.parametrize(("value", "shown"), NUMBERS.items())
+def test_a_number_keeps_three_digits(value, shown):
+    assert options.number(value) == shown
+    assert options.number(value, "+").removeprefix("+") == shown

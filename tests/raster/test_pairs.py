@@ -11,13 +11,13 @@ import torch
 from rasterio.enums import ColorInterp
 from scipy.io import netcdf_file
 
+from lpips_sat.declared import RadiometryOptions
 from lpips_sat.errors import (
     GridMismatchError,
     MetricInputError,
     RadiometryError,
     RasterError,
 )
-from lpips_sat.radiometry import RadiometryOptions
 from lpips_sat.raster import (
     open_pair,
 )

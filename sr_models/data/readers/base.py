@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lpips_sat.declared import RadiometryOptions
 from lpips_sat.grid import Grid
-from lpips_sat.radiometry import RadiometryOptions
 from lpips_sat.warp import open_image
 
 from ..errors import PairError

@@ -12,8 +12,8 @@ from lpips_sat.calibration.annotate.scenes import (
     texture,
 )
 from lpips_sat.calibration.annotate.store import StudyError
+from lpips_sat.declared import RadiometryOptions
 from lpips_sat.errors import GridMismatchError, RadiometryError
-from lpips_sat.radiometry import RadiometryOptions
 
 BANDS = ("B08", "B04", "B03", "B02")
 

@@ -12,8 +12,8 @@ from rasterio.warp import Resampling, reproject, transform_bounds
 from rasterio.warp import transform as to_crs
 
 from lpips_sat import LpipsSatError
+from lpips_sat.declared import RadiometryOptions
 from lpips_sat.errors import OutputExistsError, RadiometryError
-from lpips_sat.radiometry import RadiometryOptions
 from sr_models.data.build import Source, build_pairs
 from sr_models.data.errors import PairError
 from sr_models.data.sets import texture
