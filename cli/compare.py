@@ -35,7 +35,7 @@ BETTER = {
     show_default=True,
     help="Probability that all intervals of a metric hold together.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@options.seed("Of the bootstrap.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def compare(tables: tuple[Path, ...], common: bool, level: float, seed: int, as_json: bool) -> None:
     """Compare methods by the tables that `score --out` wrote for them, on the same images.

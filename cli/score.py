@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,8 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import __version__
-from ..errors import OutputExistsError, UnknownMetricError
-from ..outputs import check_output
+from ..errors import UnknownMetricError
+from ..outputs import check_no_input, check_output
 from . import options
 from .score_alignment import alignment_options
 from .score_set import SetRun, is_folder, score_pairs, set_options, tell_left_out
@@ -107,7 +106,10 @@ def score(
     try:
         if how.asked_for or ref is None or folders:
             if map_path is not None:
-                raise click.UsageError("--map draws one pair of rasters, not a set")
+                raise click.UsageError(
+                    "--map draws one pair of rasters: it does not go with sets and their options "
+                    "(--out, --tiles, --workers, --dask)"
+                )
             score_pairs(pred, ref, mask, lr, scoring, how, as_json=as_json, overwrite=overwrite)
         else:
             _score_one(pred, ref, mask, lr, scoring, as_json, map_path, overwrite)
@@ -160,13 +162,15 @@ def _score_one(
     overwrite: bool,
 ) -> None:
     from ..items import Item
-    from ..raster import MapWriter
+    from ..raster import MapWriter, files_of
     from ..scoring import score_pair
     from ..work import build_metrics, open_item
 
     if map_path is not None:
         check_output(map_path, overwrite=overwrite)
-        _check_no_input(map_path, [path for path in (pred, ref, mask, lr) if path is not None])
+        for path in (pred, ref, mask, lr):
+            if path is not None:
+                check_no_input(map_path, files_of(path))
     with ExitStack() as stack:
         item = Item(id=pred, pred=pred, ref=ref, scene=pred, mask=mask, lr=lr)
         pair = stack.enter_context(open_item(item, how))
@@ -210,13 +214,6 @@ def _provenance(metrics: Sequence[TileMetric]) -> dict[str, str]:
         f"WEIGHTS_{key.upper()}": str(c.get(key)) for c in cards for key in ("name", "sha256")
     }
     return {"LPIPS_SAT_VERSION": __version__, **weights}
-
-
-def _check_no_input(map_path: str, inputs: list[str]) -> None:
-    """Refuse to replace what is about to be read, even with --overwrite."""
-    for path in map(Path, inputs):
-        if path.exists() and Path(map_path).exists() and path.samefile(map_path):
-            raise OutputExistsError(f"{map_path} is an input: choose another name for the map")
 
 
 def _table(result: PairResult) -> Table:

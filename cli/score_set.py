@@ -96,9 +96,14 @@ def score_pairs(
     overwrite: bool,
 ) -> None:
     """Score a set, print its summary, and exit with 1 if a pair failed."""
+    from ..outputs import check_no_input
+    from ..results import table_files
     from ..sets import score_set
 
     items = _items(pred, ref, {"mask": mask, "lr": lr}, allow_missing=how.allow_missing)
+    if how.out is not None:
+        for target in table_files(how.out):
+            check_no_input(target, [pred])
     failures = 0
     with options.progress() as bar:
         task = bar.add_task(f"{len(items)} pairs", total=len(items))
@@ -160,7 +165,7 @@ def _items(
             raise click.UsageError(f"a manifest names them in its column {role}, without --{role}")
         return items_of_manifest(pred)
     if not (is_folder(pred) or is_folder(ref)):
-        name = Path(pred).stem
+        name = Path(ref).stem  # as in a manifest: methods differ in pred
         return [Item(id=name, pred=pred, ref=ref, scene=name, **others)]
     given = {role: path for role, path in others.items() if path is not None}
     folders = {"pred": pred, "ref": ref, **given}

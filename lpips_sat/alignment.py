@@ -40,7 +40,7 @@ class Alignment:
         if self.reproject:
             done["reproject"] = self.reproject
         if self.registered and self.shift is not None:
-            done["register"] = {"dy": -self.shift.dy, "dx": -self.shift.dx}
+            done["register"] = {"dy": 0.0 - self.shift.dy, "dx": 0.0 - self.shift.dx}
         if self.harmonize:
             fit = {"fit": self.harmonize, "pixels": self.pixels, "bands": self.bands}
             done["harmonize"] = fit

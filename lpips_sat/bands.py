@@ -32,8 +32,8 @@ def canonical_band(name: str) -> str:
     key = name.strip().lower()
     if key in BAND_ALIASES:
         return BAND_ALIASES[key]
-    number = re.fullmatch(r"b0?(\d{1,2})(a?)", key)
+    number = re.fullmatch(r"b0?(\d{1,2})(a?)(, central wavelength \d+ nm)?", key)  # GDAL's, of SAFE
     if number is None:
         return key
-    digits, narrow = number.groups()
+    digits, narrow = number.group(1, 2)
     return f"B{digits}A" if narrow else f"B{int(digits):02d}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import ResultsError
 from .items import listed
-from .results import Results
+from .results import CONTENTS, Results
 from .stats import Difference, Interval, Summary, bootstrap_mean, paired_differences, summarise
 
 # What `score` may do to a prediction, and what the pairs of a table hold: both by their names in
@@ -171,9 +171,13 @@ def differences(first: Results, second: Results) -> list[str]:
             one, other = (_flat(table.metrics[metric]) for table in (first, second))
             for key in sorted(one.keys() | other.keys()):
                 found += _versus(f"{key} of {metric}", one.get(key), other.get(key))
-    if _same_references(first, second) is False:
-        paths = " / ".join(f"{table.table['ref'].iloc[0]} ..." for table in (first, second))
-        found.append(f"references: other pixels under the same names ({paths})")
+    if first.tiled and second.tiled:
+        found += _versus("tile", *(side.get("options", {}).get("tile") for side in (ours, theirs)))
+    for key, column in CONTENTS.items():
+        if _same_contents(first, second, key) is False:
+            tables = [table.table for table in (first, second)]
+            paths = " / ".join(f"{t[column].iloc[0]} ..." for t in tables if column in t)
+            found.append(f"{key}: other pixels under the same names" + f" ({paths})" * bool(paths))
     return found
 
 
@@ -188,15 +192,15 @@ def remarks(tables: Mapping[str, Results]) -> list[str]:
         count = f"{len(uneven)} {what}{'s' if len(uneven) > 1 else ''}"
         found.append(f"valid pixels differ on {count} ({means}): scores are of different pixels")
     moved = refs[refs.nunique(axis=1) > 1]
-    if len(moved) and any(_same_references(first, other) is None for other in others):
+    if len(moved) and any(_same_contents(first, o, "references") is None for o in others):
         paths = ", ".join(f"{name} {path}" for name, path in moved.iloc[0].items())
         found.append(f"references have other paths ({paths}): make sure that they are the same")
     return found
 
 
-def _same_references(first: Results, second: Results) -> bool | None:
-    """Whether the references hold the same pixels; None where that is not known."""
-    known = [table.provenance.get("references") for table in (first, second)]
+def _same_contents(first: Results, second: Results, key: str) -> bool | None:
+    """Whether the files of a key of CONTENTS hold the same pixels; None where that is not known."""
+    known = [table.provenance.get(key) for table in (first, second)]
     if None in known or set(first.table["id"]) != set(second.table["id"]):
         return None
     return known[0] == known[1]

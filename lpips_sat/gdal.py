@@ -185,7 +185,8 @@ def open_side(
         source=name,
     )
     unnamed = not named and declared.band_names() is None
-    if unnamed and wanted is not None and len(wanted) == len(indexes):
+    picture = chosen is not None and chosen.kind == "display"  # bands by position, to pick from
+    if unnamed and wanted is not None and (len(wanted) == len(indexes) or not picture):
         options = replace(options, bands=wanted)
     return FileSide(name, src, indexes, resolve(declared, **asdict(options)), alpha)
 

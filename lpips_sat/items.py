@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -101,8 +102,11 @@ def listed(names: Iterable[object]) -> str:
 
 
 def is_local(name: str) -> bool:
-    """Whether a name is a path on this machine, not a URL or a virtual file of GDAL."""
-    return "://" not in name and not name.startswith("/vsi")
+    """Whether a name is a path on this machine, not a URL or a dataset as GDAL names it.
+
+    GDAL's names begin with "/vsi" or a driver's prefix, such as "NETCDF:".
+    """
+    return not re.match(r"[a-z]+://|/vsi|[A-Z][A-Z0-9_]+:", name)
 
 
 def _images(folder: Path) -> dict[str, Path]:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import ResultsError
+from .items import listed
 from .outputs import StrPath
 
 
@@ -40,7 +41,7 @@ class Journal:
                 if not overwrite:
                     raise ResultsError(
                         f"{self.path} is of an unfinished run that was not the same: "
-                        f"{_changes(lines[0], about)}. Repeat that command to finish it, or pass "
+                        f"{_changes(lines[0], about)}. Finish it with what it began with, or pass "
                         "--overwrite to begin afresh"
                     )
                 lines, size = [], 0
@@ -102,7 +103,10 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -
     texts = []
     for key in sorted(old.keys() | new.keys()):
         before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
+        if key == "pairs" and isinstance(before, dict) and isinstance(now, dict):
+            differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+            texts.append(f"files or paths changed of {listed(differ)}" if differ else "")
+        elif isinstance(before, dict) and isinstance(now, dict):
             texts.append(_changes(before, now, f"{key}."))
         elif before != now:
             texts.append(f"{prefix}{key} was {before}, now {now}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,6 +27,13 @@ def check_output(path: StrPath, *, overwrite: bool) -> None:
                 f"cannot write {target}: folder {target.parent} is missing; create it"
             )
         _try_to_write(target.parent)
+
+
+def check_no_input(path: StrPath, inputs: Iterable[StrPath]) -> None:
+    """Refuse to replace what is about to be read, even with `overwrite`."""
+    for source in map(Path, inputs):
+        if source.exists() and Path(path).exists() and source.samefile(path):
+            raise OutputExistsError(f"{path} is an input: choose another name")
 
 
 @contextmanager

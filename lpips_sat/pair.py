@@ -112,6 +112,21 @@ class RasterPair:
     alignment: Alignment = field(default_factory=Alignment)
 
     @property
+    def pred_path(self) -> str:
+        """The prediction's name."""
+        return self._pred.path
+
+    @property
+    def ref_path(self) -> str:
+        """The reference's name."""
+        return self._ref.path
+
+    @property
+    def lr_path(self) -> str:
+        """The low-resolution image's name, empty if there is none."""
+        return "" if self._lr is None else self._lr.path
+
+    @property
     def lr_radiometry(self) -> Radiometry | None:
         """How the low-resolution image is read, for `bands`."""
         return None if self._lr is None else self._lr.radiometry

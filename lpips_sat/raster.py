@@ -42,6 +42,7 @@ __all__ = [
     "Tile",
     "check_output",
     "check_same_grid",
+    "files_of",
     "fingerprint",
     "grid_of",
     "is_store",
@@ -160,6 +161,13 @@ def fingerprint(path: StrPath) -> str:
         digest = sha256(f"{src.count} {src.height} {src.width} {src.dtypes}".encode())
         digest.update(read_window(src, str(path), None, window).tobytes())
         return digest.hexdigest()
+
+
+def files_of(path: StrPath) -> list[str]:
+    """Name the files that a raster is read from: those of a VRT are its sources, too."""
+    with ExitStack() as stack:
+        stack.enter_context(environment())
+        return [str(path), *open_dataset(stack, path).files]
 
 
 def grid_of(path: StrPath) -> Grid:

@@ -48,6 +48,8 @@ COLUMNS = {
     "warning": "string",  # empty if there is none
 }
 TILE_COLUMNS = {"row": "int64", "col": "int64", "height": "int64", "width": "int64"}
+# The provenance keeps checksums of what files in these roles hold.
+CONTENTS = {"references": "ref", "masks": "mask", "lr_images": "lr"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def check_results_output(path: StrPath, *, overwrite: bool) -> None:
     """Refuse a name that no table can be written to, before the work is done."""
     if Path(path).suffix.lower() not in SUFFIXES:
         raise ResultsError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
-    for target in _files(path):
+    for target in table_files(path):
         check_output(target, overwrite=overwrite)
 
 
@@ -122,7 +124,7 @@ def write_results(results: Results, path: StrPath, *, overwrite: bool = False) -
     table = pa.Table.from_pandas(results.table, schema, preserve_index=False)  # NaN becomes null
     with ExitStack() as stack:
         target, *sidecar = [
-            stack.enter_context(whole_file(name, overwrite=overwrite)) for name in _files(path)
+            stack.enter_context(whole_file(name, overwrite=overwrite)) for name in table_files(path)
         ]
         if sidecar:
             sidecar[0].write_text(_dumps(results.provenance), encoding="utf-8")
@@ -167,7 +169,7 @@ def _read(source: Path) -> Results:
         tiles = any("row" in row for row in rows)
         return Results.from_rows([_numbers(row) for row in rows], provenance, tiles=tiles)
     if source.suffix.lower() == ".csv":
-        sidecar = _files(source)[1]
+        sidecar = table_files(source)[1]
         if not sidecar.is_file():
             raise ResultsError(f"{source}: {sidecar.name}, which belongs to it, is missing")
         provenance = json.loads(sidecar.read_text(encoding="utf-8"))
@@ -184,7 +186,7 @@ def _read(source: Path) -> Results:
     return Results(table.select(schema.names).cast(schema).to_pandas(), provenance)
 
 
-def _files(path: StrPath) -> list[Path]:
+def table_files(path: StrPath) -> list[Path]:
     """Name the files that a table consists of: a CSV has its provenance beside it."""
     target = Path(path)
     sidecar = [target.with_name(f"{target.name}.json")]

@@ -150,12 +150,7 @@ def tile_sums(
     halo = max((_halo(m) for m in metrics), default=0)
     with closing(read_ahead(pair.tiles(size=tile, halo=halo, rows=rows))) as pieces:
         for piece in pieces:
-            check_range(piece.pred, piece.valid, pair.pred_radiometry, source="the prediction")
-            check_range(piece.ref, piece.valid, pair.ref_radiometry, source="the reference")
-            if piece.lr is not None and pair.lr_radiometry is not None:
-                seen = piece.lr.isfinite().all(dim=1, keepdim=True)
-                lr = piece.lr.nan_to_num(0)
-                check_range(lr, seen, pair.lr_radiometry, source="the low-resolution image")
+            _check_ranges(pair, piece)
             here = int((piece.valid & piece.core).sum())
             sums: tuple[Tensor, ...] = ()
             if here:  # an empty tile adds nothing, and the map is NaN where nothing is written
@@ -272,6 +267,20 @@ def _tile_sums(
     distance, sums = metric.map_and_sums(part.pred, part.ref, **given)
     map_writer.write(tile.row, tile.col, distance[0, 0][part.core_slices])
     return sums
+
+
+def _check_ranges(pair: RasterPair, piece: Tile) -> None:
+    """Refuse values that no sensor delivers, in the words of the file that holds them."""
+    check_range(
+        piece.pred, piece.valid, pair.pred_radiometry, source=f"the prediction {pair.pred_path}"
+    )
+    check_range(
+        piece.ref, piece.valid, pair.ref_radiometry, source=f"the reference {pair.ref_path}"
+    )
+    if piece.lr is not None and pair.lr_radiometry is not None:
+        seen = piece.lr.isfinite().all(dim=1, keepdim=True)
+        lr = piece.lr.nan_to_num(0)
+        check_range(lr, seen, pair.lr_radiometry, source=f"the low-resolution image {pair.lr_path}")
 
 
 def _check_fit(

@@ -19,7 +19,7 @@ from .items import Item, is_local
 from .journal import Journal, plain_json
 from .outputs import StrPath
 from .raster import fingerprint
-from .results import FAILED, OK, Results, check_results_output, write_results
+from .results import CONTENTS, FAILED, OK, Results, check_results_output, write_results
 from .scoring import metric_settings
 from .tiled import INPUT_UNITS, TileMetric
 from .work import Outcome, ScoreOptions, Task, build_metrics, check_options, facts_of, scores_of
@@ -61,7 +61,8 @@ def score_set(
     usual = check_options(options, lr=any(item.lr for item in items))
     if out is not None:
         check_results_output(out, overwrite=overwrite)
-    about = {"version": __version__, "options": asdict(options), "pairs": _fingerprint(items)}
+    pairs = {item.id: _fingerprint(item) for item in items}
+    about = {"version": __version__, "options": asdict(options), "pairs": pairs}
     keep = nullcontext() if out is None else Journal(out, about, overwrite=overwrite)
     with keep as journal:
         done = {item.id: Outcomes() for item in items}
@@ -130,25 +131,29 @@ def _check_version(outcome: Outcome) -> None:
         )
 
 
-def _fingerprint(items: Iterable[Item]) -> str:
-    """SHA-256 of the pairs, with size and time of their files where these are local."""
-    digest = sha256()
-    for item in items:
-        digest.update(json.dumps(asdict(item)).encode())
-        for path in map(Path, filter(is_local, item.files)):
-            if path.exists():
-                stat = path.stat()
-                digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
-    return digest.hexdigest()
+def _fingerprint(item: Item) -> str:
+    """Digest of a pair, with size and time of its files where these are local."""
+    digest = sha256(json.dumps(asdict(item)).encode())
+    for path in map(Path, filter(is_local, item.files)):
+        if path.exists():
+            stat = path.stat()
+            digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
 
 
-def _references(items: Iterable[Item]) -> str | None:
-    """SHA-256 of what the references hold, whatever their paths; None if none can be read here."""
+def _contents(items: Iterable[Item], role: str) -> str | None:
+    """SHA-256 of what the files in a role hold, whatever their paths.
+
+    "none" where no pair has such a file, None if none can be read here.
+    """
+    files = {item.id: path for item in items if (path := getattr(item, role))}
+    if not files:
+        return "none"
     found = {}
-    for item in items:
-        if is_local(item.ref):
+    for name, path in files.items():
+        if is_local(path):
             with suppress(RasterError):
-                found[item.id] = fingerprint(item.ref)
+                found[name] = fingerprint(path)
     return sha256(json.dumps(sorted(found.items())).encode()).hexdigest() if found else None
 
 
@@ -171,7 +176,7 @@ def _results(
         "options": asdict(options),
         "pairs": len(items),
         "failed": len(items) - len(good),
-        "references": _references(items),
+        **{key: _contents(items, role) for key, role in CONTENTS.items()},
         **{
             key: _distinct(facts[key] for facts in good)
             for key in ("bands", "kind", "pred_radiometry", "ref_radiometry")

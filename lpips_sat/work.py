@@ -64,9 +64,10 @@ class ScoreOptions:
     def from_json(cls, plain: Mapping[str, Any]) -> ScoreOptions:
         """Undo `dataclasses.asdict` and JSON, which made lists of tuples."""
         given = {name: _tuples(value) for name, value in plain.items()}
-        given["radiometry"] = RadiometryOptions(
-            **{name: _tuples(value) for name, value in plain["radiometry"].items()}
-        )
+        said = {name: _tuples(value) for name, value in plain["radiometry"].items()}
+        if isinstance(said.get("nodata"), str):  # JSON has no NaN
+            said["nodata"] = float(said["nodata"])
+        given["radiometry"] = RadiometryOptions(**said)
         return cls(**given)
 
     def settings(

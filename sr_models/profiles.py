@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -63,6 +64,8 @@ class TrainConfig:
             fits = isinstance(value, KINDS[str(item.type)]) and not isinstance(value, bool)
             if not fits:
                 raise LpipsSatError(f"{item.name} must be {item.type}, got {value!r}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise LpipsSatError(f"{item.name} must be finite, got {value!r}")
             positive = item.name in POSITIVE
             if isinstance(value, (int, float)) and not (value > 0 or (value == 0 and not positive)):
                 wanted = "positive" if positive else "at least 0"

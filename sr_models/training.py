@@ -259,13 +259,14 @@ def train(
     multiple = math.lcm(scale, side_multiple(trainer.pipeline.unet, len(bands)))
     if config.crop % multiple:
         raise LpipsSatError(f"crop must be a multiple of {multiple}, got {config.crop}")
+    batches = Batches(pairs, config, scale, accelerator.process_index)
+    batches[0]  # what is wrong with pairs or crop is found before the folder is taken
     if accelerator.is_main_process:
         runs.claim(out, profile, {"pairs": fingerprint(pairs), "bands": ",".join(bands)})
     accelerator.wait_for_everyone()
     start = runs.resume(out, *trainer.parts)
     trainer.average.to(accelerator.device)
     log = Log(out, start) if accelerator.is_main_process else None
-    batches = Batches(pairs, config, scale, accelerator.process_index)
     steps = range(start, config.steps)
     with clear_memory_errors(config):
         loader = DataLoader(

@@ -122,13 +122,23 @@ def test_tiles_are_matched_by_their_place():
         ({"bands": [["B04", "B03"]]}, "bands:  / B04,B03"),
         ({"ref_radiometry": ["B04: reflectance = DN"]}, "ref_radiometry: .* B04: reflectance = DN"),
         ({"references": "b"}, "references: other pixels under the same names"),
+        ({"masks": "b"}, "masks: other pixels under the same names"),
+        ({"lr_images": "b"}, "lr_images: other pixels under the same names"),
         ({"facts": {"SAM": FACTS["MAE"]}}, "no metric in common"),
         ({"scenes": 5}, "belongs to scene"),
     ],
 )
 def test_tables_that_mean_something_else_are_refused(other, said):
+    same = {"references": "a", "masks": "none", "lr_images": "a"}
     with pytest.raises(ResultsError, match=said):
-        compare({"a": table(0, references="a"), "b": table(0, **{"references": "a"} | other)})
+        compare({"a": table(0, **same), "b": table(0, **same | other)})
+
+
+def test_tiles_of_another_size_are_refused_and_images_read_by_other_tiles_are_not():
+    small, large = ({"options": {"tile": size}} for size in (64, 96))
+    with pytest.raises(ResultsError, match="tile: 64 / 96"):
+        compare({"a": table(0, tiles=True, **small), "b": table(0, tiles=True, **large)})
+    assert compare({"a": table(0, **small), "b": table(0, **large)})
 
 
 def test_options_that_change_no_number_do_not_matter():

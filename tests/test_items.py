@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lpips_sat.errors import ResultsError
-from lpips_sat.items import Item, items_of_folders, items_of_manifest
+from lpips_sat.items import Item, is_local, items_of_folders, items_of_manifest
 
 
 @pytest.fixture
@@ -25,6 +25,25 @@ def test_images_are_paired_by_stem_in_the_order_of_names(folders):
     assert items[0].pred == str(folders["pred"] / "a.png")
     assert items[0].ref == str(folders["ref"] / "a.tif")
     assert unmatched == []
+
+
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [
+        ("a/b.tif", True),
+        ("C:/a.tif", True),
+        ("https://x/a.tif", False),
+        ("/vsizip/a.zip/b.tif", False),
+        ("GTIFF_DIR:1:a.tif", False),
+        ("SENTINEL2_L2A:/a/MTD_MSIL2A.xml:10m:EPSG_32618", False),
+    ],
+)
+def test_gdals_names_are_no_paths(tmp_path, name, local):
+    manifest = tmp_path / "pairs.csv"
+    manifest.write_text(f"pred,ref\n{name},{name}\n")
+    (item,) = items_of_manifest(manifest)
+    assert is_local(name) == local
+    assert item.ref == (str(tmp_path / name) if local else name)
 
 
 def test_a_missing_counterpart_is_listed_and_refused_or_left_out(folders):

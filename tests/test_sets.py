@@ -277,11 +277,11 @@ def unfinished(items, tmp_path, monkeypatch):
 def test_other_options_or_pairs_are_refused_with_what_changed(items, unfinished, folders):
     with pytest.raises(ResultsError, match=r"options\.data_range was 1\.0, now 0\.5"):
         score_set(items, replace(CHEAP, data_range=0.5), unfinished)
-    with pytest.raises(ResultsError, match="pairs was"):
+    with pytest.raises(ResultsError, match="changed of 05\\. Finish"):
         score_set(items[:-1], CHEAP, unfinished)
     path = folders / "pred/00.tif"
     os.utime(path, (1, 1))  # as if the prediction had been made again
-    with pytest.raises(ResultsError, match="pairs was"):
+    with pytest.raises(ResultsError, match="changed of 00\\. Finish"):
         score_set(items, CHEAP, unfinished)
     results = score_set(items, CHEAP, unfinished, overwrite=True)
     assert len(results.table) == 6

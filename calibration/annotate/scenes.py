@@ -162,13 +162,14 @@ def cut(
                     f"{scene} would be shown as {facts}, the scenes before as {about['display']}: "
                     "make one study per sensor, or say --composite, --black and --white"
                 )
-            sides = {"": side.select(shown.composite)}
+            chosen = tuple(dict.fromkeys(shown.composite))  # grey is one band
+            sides = {"": side.select(chosen)}
             for name, folder in methods.items():
                 other = stack.enter_context(
                     open_image(folder / scene.name, radiometry=radiometry, bands=bands)
                 )
                 check_same_grid(other.grid, side.grid, pred_name=other.path, ref_name=side.path)
-                sides[name] = other.select(shown.composite)
+                sides[name] = other.select(chosen)
             rng = np.random.default_rng([seed, 0, number])
             found = list(_patches(scene, source, side.grid, sides, shown, share, size, rng))
         patches += found
@@ -223,7 +224,8 @@ def _read(
         if not valid.all():
             return None
         check_range(values, valid, side.radiometry, source=side.path)
-        images[name] = shown(values)
+        order = [side.radiometry.bands.index(band) for band in shown.composite]
+        images[name] = shown(values[order])
     return images
 
 

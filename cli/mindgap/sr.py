@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ...errors import LpipsSatError, OutputExistsError
-from ...outputs import check_output
+from ...errors import LpipsSatError
+from ...outputs import check_no_input, check_output
 from .. import options
 
 
@@ -61,14 +61,14 @@ def sr(
     Units, nodata and band names are read from the file or taken from the options, never guessed.
     Prints what it cost as JSON: nfe is how often the network was asked for each tile and sample.
     """
+    from lpips_sat.raster import files_of
     from sr_models.pipeline import SRPipeline
     from sr_models.registry import load_model
     from sr_models.scene import upscale_scene
 
     for path in (target, spread):
         if path is not None:
-            if path.exists() and source.exists() and path.samefile(source):
-                raise OutputExistsError(f"{path} is the input: choose another name")
+            check_no_input(path, files_of(source) if source.exists() else [])
             check_output(path, overwrite=overwrite)
     loaded = load_model(model, device=device)
     if fast:

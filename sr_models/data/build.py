@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,10 @@ class Source:
     view: float = math.nan
 
     def __post_init__(self) -> None:
-        """Refuse a date that is none."""
+        """Write a date in one way, and refuse what is none."""
         try:
             if self.date:
-                datetime.fromisoformat(self.date)
+                object.__setattr__(self, "date", _iso(self.date))
         except ValueError as error:
             raise PairError(
                 f"{self.date!r} is no date: expected one such as 2024-06-30 or 2024-06-30T10:10"
@@ -62,6 +62,14 @@ class Source:
     def name(self) -> str:
         """Name the file without its folders."""
         return Path(self.path).name
+
+
+def _iso(text: str) -> str:
+    """A day, or a time with its T, in the extended form of ISO 8601; ValueError if neither."""
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        return datetime.fromisoformat(text).isoformat()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from lpips_sat.outputs import StrPath
 from lpips_sat.radiometry import check_range
 from lpips_sat.warp import open_image
 
+from .ground import blocks_on_ground, overlapping
 from .measures import MIN_RELIABILITY
 from .pairs import read_about, read_manifest
 from .tiles import TEST_UNTEXTURED, Place, gap
@@ -88,6 +89,19 @@ def _overlaps(used: pd.DataFrame) -> list[str]:
             if over.any():
                 other = training["id"].iloc[int(np.argmax(over))]
                 found.append(f"{row.id}: shares ground with the training tile {other}")
+    return found + _overlaps_across(used[used["split"] != TEST_UNTEXTURED])
+
+
+def _overlaps_across(used: pd.DataFrame) -> list[str]:
+    """Name the blocks that share ground with one of another CRS, where one of both trains."""
+    blocks = blocks_on_ground(used)
+    splits = used.groupby("block")["split"].agg(set)
+    found = []
+    for i, j in overlapping(blocks):
+        one, other = blocks.index[[i, j]]
+        both = splits[one] | splits[other]
+        if blocks["crs"].iloc[i] != blocks["crs"].iloc[j] and len(both) > 1 and "train" in both:
+            found.append(f"block {one}: shares ground with block {other} in another CRS")
     return found
 
 

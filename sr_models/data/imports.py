@@ -20,6 +20,7 @@ from lpips_sat.radiometry import Radiometry, check_range
 from lpips_sat.registration import MIN_SIZE
 
 from .errors import PairError
+from .ground import blocks_on_ground, overlapping
 from .readers import FORMATS, Format, Published
 from .sets import COLUMNS, DATASET, finish_set, record_of, split_tiles, start_set, write_tile
 from .tiles import SPLITS, Layout, Place
@@ -179,21 +180,8 @@ def _split(table: pd.DataFrame, layout: Layout, published: dict[str, str], sourc
 
 def _joined(table: pd.DataFrame) -> pd.Series:
     """Name the blocks anew: those whose ground overlaps share the first one's name."""
-    ground = table.groupby("block", sort=False).agg(
-        left=("left", "min"),
-        right=("right", "max"),
-        bottom=("bottom", "min"),
-        top=("top", "max"),
-        crs=("crs", "first"),
-    )
-    pairs = []
-    one: Any  # itertuples promises any type at all
-    for i, one in enumerate(ground.itertuples()):
-        rest = ground.iloc[i + 1 :]
-        over = (rest["left"] < one.right) & (rest["right"] > one.left)
-        over &= (rest["bottom"] < one.top) & (rest["top"] > one.bottom)
-        over &= (rest["crs"] == one.crs) & (one.crs != "")
-        pairs += [(i, i + 1 + j) for j in np.flatnonzero(over)]
+    ground = blocks_on_ground(table)
+    pairs = overlapping(ground)
     first, second = np.array(pairs, int).reshape(-1, 2).T
     graph = coo_array((np.ones(len(first)), (first, second)), (len(ground), len(ground)))
     _, group = connected_components(graph, directed=False)

@@ -34,6 +34,7 @@ from .lock import sole_writer
 from .results import (
     EVALUATION,
     CaseResults,
+    check_replaceable,
     read_case_results,
     trained,
     untrained,
@@ -321,8 +322,10 @@ def taken_up(
     most: name so many differences, None = all.
 
     Raises:
-        ResultsError: `out` was made with other settings.
+        ResultsError: `out` was made with other settings, or is another table than this would be.
     """
+    if overwrite:
+        check_replaceable(out, settings["table"])
     if overwrite or not out.exists():
         return CaseResults.from_rows([], {**settings, **(also or {}), "weights": {}})
     there = read_case_results(out, settings["table"])

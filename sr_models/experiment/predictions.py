@@ -101,7 +101,12 @@ class Predictions:
                 other = image.grid.difference(grid) if image.grid.placed else None
                 if other is not None:
                     raise LpipsSatError(f"{path} is not on the grid of the HR image: {other}")
-                values, _ = image.read((0, 0, image.grid.height, image.grid.width))
+                values, valid = image.read((0, 0, image.grid.height, image.grid.width))
+                if not valid.all():
+                    raise LpipsSatError(
+                        f"{path}: {(~valid).mean():.1%} of the pixels are nodata or masked; "
+                        "expected a value in each"
+                    )
         if values.shape != (len(bands), grid.height, grid.width):
             raise LpipsSatError(
                 f"{path}: expected an image ({len(bands)}, {grid.height}, {grid.width}), got "

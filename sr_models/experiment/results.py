@@ -107,6 +107,22 @@ def read_case_results(path: StrPath, kind: str = EVALUATION) -> CaseResults:
     return CaseResults(frame, provenance)
 
 
+def check_replaceable(path: StrPath, kind: str = EVALUATION) -> None:
+    """Refuse to replace any Parquet file but a table of this kind, or a damaged one."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        metadata = parquet.read_schema(path).metadata or {}
+        found = json.loads(metadata.get(KEY.encode(), b"{}")).get("table")
+    except (pa.ArrowException, OSError, ValueError):
+        return
+    if found != kind:
+        raise ResultsError(
+            f"{path} is no table of {COMMANDS[kind][0]} and is not replaced: choose another name"
+        )
+
+
 def _check_kind(path: StrPath, found: Any, wanted: str) -> None:
     command, _ = COMMANDS[wanted]
     if found not in COMMANDS:

@@ -150,7 +150,7 @@ def test_the_spread_never_replaces_the_input(mindgap, model, scene, tmp_path, wo
     args = ("--model", model, "--num-samples", 2, "--spread", scene, *words)
     refused = mindgap("sr", scene, tmp_path / "out.tif", *args)
     assert (refused.exit_code, scene.read_bytes() == before) == (1, True)
-    assert f"{scene} is the input" in refused.stderr
+    assert f"{scene} is an input" in refused.stderr
     assert list(tmp_path.glob("out*")) == []
 
 
@@ -208,7 +208,7 @@ def test_nothing_is_replaced_without_being_told(mindgap, model, scene, tmp_path)
     assert "exists" in mindgap(*args).stderr
     assert out.read_text() == "mine"
     assert mindgap(*args, "--overwrite").exit_code == 0
-    assert "is the input" in mindgap("sr", out, out, "--model", model, "--overwrite").stderr
+    assert "is an input" in mindgap("sr", out, out, "--model", model, "--overwrite").stderr
 
 
 def test_models_lists_what_there_is(mindgap):

@@ -17,7 +17,13 @@ from lpips_sat.calibration import patches
 from lpips_sat.calibration.annotate import scenes, serve, study
 from lpips_sat.cli import options
 
-NUMBERS = {0.0: "0.0000", 0.5: "0.5000", 0.01: "0.0100", 0.0038: "0.00380", -12.3456789: "-12.3457"}
+NUMBERS = {
+    0.5: "0.5000",
+    0.01: "0.0100",
+    0.0038: "0.00380",
+    -12.3456789: "-12.3457",
+    -1e-9: "0.0000",
+}
 MAKE = ("annotate", "make", "SCENES", "--out", "s", "--trials", 4)
 STUDY = "lpips_sat.calibration.annotate.make:make_study"
 ABOUT = {"licence": "not stated", "raters": "people"}

@@ -289,6 +289,37 @@ def test_an_input_is_never_replaced_by_the_map(run, pair, which):
     assert tree(pair[0].parent) == before
 
 
+def test_what_a_vrt_is_read_from_is_an_input_too(run, pair, tmp_path):
+    pred, ref = pair
+    vrt = tmp_path / "ref.vrt"
+    with rasterio.open(ref) as src:
+        names = [src.descriptions[i - 1] for i in src.indexes]
+        bands = "".join(
+            f"""<VRTRasterBand dataType="{src.dtypes[i - 1]}" band="{i}">
+            <Description>{names[i - 1]}</Description><SimpleSource>
+            <SourceFilename>{ref}</SourceFilename><SourceBand>{i}</SourceBand>
+            </SimpleSource></VRTRasterBand>"""
+            for i in src.indexes
+        )
+        place = ", ".join(map(str, src.transform.to_gdal()))
+        vrt.write_text(
+            f"""<VRTDataset rasterXSize="{src.width}" rasterYSize="{src.height}">
+            <SRS>{src.crs.to_wkt()}</SRS><GeoTransform>{place}</GeoTransform>{bands}</VRTDataset>"""
+        )
+    before = ref.read_bytes()
+    words = ("--scale", 1e-4, "--offset", 0, "--map", ref, "--overwrite")
+    refused = run("score", pred, vrt, *words)
+    assert (refused.exit_code, ref.read_bytes() == before) == (1, True)
+    assert "is an input" in refused.stderr
+
+
+def test_values_out_of_range_name_their_file(run, pair, put, dn, tmp_path):
+    wrong = put(tmp_path / "wrong.tif", dn[0].astype(np.float32), bands=BANDS)
+    refused = run("score", wrong, pair[1])
+    assert refused.exit_code == 1
+    assert f"the prediction {wrong}: reflectance outside [-0.5, 3]" in refused.stderr
+
+
 # --- the installed command
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from lpips_sat.cli import options
 from lpips_sat.results import read_results
+from lpips_sat.work import ScoreOptions
 
 CHEAP = ("--metrics", "mae,psnr")
 
@@ -54,6 +57,38 @@ def test_json_is_the_summary_with_provenance(run, folders, pair):
     assert (psnr["mean"]["count"], psnr["mean"]["clusters"]) == (3, 3)
     assert psnr["mean"]["low"] == pytest.approx(psnr["mean"]["mean"])
     assert found["pred_radiometry"] == found["ref_radiometry"]
+
+
+def test_the_manifest_is_never_replaced_by_the_table(run, folders):
+    manifest = folders[0].parent / "pairs.csv"
+    manifest.write_text("pred,ref\npred/a.tif,ref/a.tif\n")
+    before = manifest.read_bytes()
+    refused = run("score", manifest, *CHEAP, "--out", manifest, "--overwrite")
+    assert refused.exit_code == 1
+    assert "is an input" in refused.stderr
+    assert manifest.read_bytes() == before
+
+
+def test_tables_of_other_masks_are_not_compared(run, folders, put, dn, tmp_path):
+    """Halves of the same size: nothing but their pixels tells them apart."""
+    valid = np.zeros_like(dn[0][:1], dtype=np.uint8)
+    valid[..., : valid.shape[2] // 2] = 1
+    for name, mask in (("left", valid), ("right", valid[..., ::-1])):
+        (tmp_path / name).mkdir()
+        for i in "abc":
+            put(tmp_path / name / f"{i}.tif", np.ascontiguousarray(mask))
+        words = ("--mask", tmp_path / name, "--out", tmp_path / f"{name}.csv")
+        assert run("score", *folders, *CHEAP, *words).exit_code == 0
+    refused = run("compare", tmp_path / "left.csv", tmp_path / "right.csv")
+    assert refused.exit_code == 1
+    assert "masks: other pixels" in refused.stderr
+
+
+def test_nodata_that_is_nan_survives_the_provenance(run, folders, tmp_path):
+    out = tmp_path / "out.csv"
+    assert run("score", *folders, *CHEAP, "--nodata", "nan", "--out", out).exit_code == 0
+    said = ScoreOptions.from_json(read_results(out).provenance["options"]).radiometry
+    assert math.isnan(said.nodata)
 
 
 def test_a_bad_pair_is_told_and_the_exit_code_is_1(run, folders, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -82,9 +83,10 @@ def test_a_profile_refuses_what_it_does_not_know():
         ({"steps": "abc"}, "steps must be int, got 'abc'"),
         ({"steps": True}, "steps must be int, got True"),
         ({"learning_rate": "high"}, "learning_rate must be float, got 'high'"),
+        ({"learning_rate": math.inf}, "learning_rate must be finite, got inf"),
         ({"batch": 0}, "batch must be positive, got 0"),
         ({"warmup": -1}, "warmup must be at least 0, got -1"),
-        ({"clip": float("nan")}, "clip must be positive, got nan"),
+        ({"clip": float("nan")}, "clip must be finite, got nan"),
     ],
 )
 def test_training_options_that_mean_nothing_are_refused(wrong, message):

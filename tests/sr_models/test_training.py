@@ -190,6 +190,7 @@ def test_what_cannot_be_trained_on_is_one_clear_line(tiny, toy, tmp_path):
         scale_of([])
     with pytest.raises(LpipsSatError, match="a crop of 64 HR pixels does not fit"):
         run(tiny("flow", crop=64), toy, tmp_path)
+    assert list(tmp_path.iterdir()) == []  # so that the corrected command may use the folder
 
 
 def test_training_leaves_the_random_state_alone(tiny, toy, tmp_path):

@@ -69,6 +69,18 @@ def test_the_seed_decides_where(scene):
     assert first == same != other
 
 
+def test_one_band_is_shown_as_grey(put, textured, tmp_path):
+    values = textured(1, 96, 96, seed=2).astype(np.float32)
+    path = put(tmp_path / "nir.tif", values, bands=("B08",))
+    display = DisplayOptions(black=(0.0,), white=(1.0,))
+    patches, _ = cut([path], source="s", count=3, size=32, seed=0, display=display)
+    assert len(patches) == 3
+    _, row, col = patches[0].crop.split(":")
+    where = np.s_[int(row) : int(row) + 32, int(col) : int(col) + 32]
+    for channel in patches[0].image.transpose(2, 0, 1):
+        assert np.abs(channel - 255 * values[0][where]).max() <= 0.51
+
+
 def test_several_scenes_of_other_dtypes_share_the_count(put, textured, tmp_path):
     floats = textured(3, 128, 128, seed=2).astype(np.float32)
     bytes_ = np.rint(255 * textured(3, 128, 128, seed=3, high=0.9)).astype(np.uint8)

@@ -316,3 +316,17 @@ def test_a_crs_in_feet_is_converted(tmp_path, scene, raster):
     about = build_pairs(Source(sides["lr"]), Source(sides["hr"]), tmp_path / "p", layout=SMALL)
     assert about["lr"]["gsd"] == pytest.approx(20)
     assert about["hr"]["native_gsd"] == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("2024-W26-7", "2024-06-30"),
+        ("20240630", "2024-06-30"),
+        ("2024-06-30 10:10", "2024-06-30T10:10:00"),
+        ("20240630T235900Z", "2024-06-30T23:59:00+00:00"),
+        ("", ""),
+    ],
+)
+def test_dates_are_kept_in_one_way(typed, kept):
+    assert Source("x.tif", date=typed).date == kept

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import rasterio
 import torch
+from rasterio.warp import transform_bounds
 
 from sr_models.data.audit import audit_pairs
 from sr_models.data.check import check_pairs
@@ -219,6 +220,31 @@ def test_sen2naip_places_that_overlap_are_split_together(tmp_path, sources):
     table = table_of(tmp_path / "pairs").set_index("id")
     assert list(table["block"]) == ["ROI_0000"] * 3 + ["ROI_0003", "ROI_0004"]
     assert check_pairs(tmp_path / "pairs")["problems"] == []
+
+
+def test_places_that_overlap_across_zones_are_split_together(tmp_path, sources):
+    source = shutil.copytree(sources[0] / "sen2naip", tmp_path / "source")
+    place = source / "cross-sensor" / "ROI_0003"
+    for name in ("lr.tif", "hr.tif"):
+        with rasterio.open(source / "cross-sensor" / "ROI_0004" / name) as src:
+            left, bottom, right, top = src.bounds
+            zone = rasterio.CRS.from_epsg(src.crs.to_epsg() + 1)
+            west, south, *_ = transform_bounds(src.crs, zone, left, bottom, right, top)
+            size, height = src.res[0], src.height
+        with rasterio.open(place / name, "r+") as dst:
+            dst.crs = zone
+            dst.transform = rasterio.Affine(size, 0, west, 0, -size, south + size * height)
+    import_pairs("sen2naip", source, tmp_path / "pairs")
+    table = table_of(tmp_path / "pairs").set_index("id")
+    assert table["block"]["ROI_0003"] == table["block"]["ROI_0004"]
+    assert check_pairs(tmp_path / "pairs")["problems"] == []
+    manifest = tmp_path / "pairs" / "manifest.parquet"
+    torn = pd.read_parquet(manifest)
+    torn.loc[torn["id"] == "ROI_0003", ["block", "split"]] = ["ROI_0003", "train"]
+    torn.loc[torn["id"] == "ROI_0004", ["block", "split"]] = ["ROI_0004", "test"]
+    torn.to_parquet(manifest)
+    problems = check_pairs(tmp_path / "pairs")["problems"]
+    assert any("shares ground with block ROI_0004 in another CRS" in p for p in problems)
 
 
 def test_opensr_test_is_for_tests_only_and_no_pickle_is_opened(tmp_path, sources):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import torch
 
 from lpips_sat import LpipsSatError
@@ -97,6 +98,12 @@ def test_predictions_that_do_not_fit_are_one_clear_line(truth, run, tmp_path):
     (mine / f"{ids[0]}.npy").unlink()
     shutil.copy(truth / "hr" / f"{ids[1]}.tif", mine / f"{ids[0]}.tif")
     with pytest.raises(LpipsSatError, match="is not on the grid of the HR image"):
+        run(str(mine), cases=("II",))
+    (mine / f"{ids[0]}.tif").unlink()
+    shutil.copy(truth / "hr" / f"{ids[0]}.tif", mine / f"{ids[0]}.tif")
+    with rasterio.open(mine / f"{ids[0]}.tif", "r+") as dst:
+        dst.nodata = float(dst.read(1)[0, 0])
+    with pytest.raises(LpipsSatError, match="of the pixels are nodata or masked"):
         run(str(mine), cases=("II",))
     assert not (tmp_path / "results" / "r.parquet").exists()
 

@@ -150,6 +150,10 @@ def test_a_table_of_something_else_is_refused_with_what_differs(run, brighter, t
             run("bicubic", **{**asked, **known})
     results = run("bicubic", data_range=1.0, overwrite=True, **asked)
     assert results.provenance["data_range"] == 1.0
+    manifest = tmp_path / "copy.parquet"
+    shutil.copy(brighter / "manifest.parquet", manifest)
+    with pytest.raises(ResultsError, match="is not replaced"):
+        run("bicubic", out=manifest, overwrite=True, **asked)
     more = 20 * math.log10(1 / 0.6)
     old = mean_of(run("bicubic", out=tmp_path / "o.parquet", **asked), "bicubic", "II", "psnr")
     assert mean_of(results, "bicubic", "II", "psnr").mean == pytest.approx(old.mean + more)

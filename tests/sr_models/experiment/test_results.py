@@ -1,9 +1,15 @@
 import math
 
+import pandas as pd
 import pytest
 
 from lpips_sat.errors import OutputExistsError, ResultsError
-from sr_models.experiment.results import CaseResults, read_case_results, write_case_results
+from sr_models.experiment.results import (
+    CaseResults,
+    check_replaceable,
+    read_case_results,
+    write_case_results,
+)
 
 ROW = {
     "model": "sr3",
@@ -74,3 +80,17 @@ def test_a_table_is_taken_for_what_it_is_alone(tmp_path):
         said = refusal(kind, metrics={})
         assert "an earlier version" in said
         assert said.endswith(f"make it again with `mindgap {command}`")
+
+
+def test_only_a_table_of_the_same_kind_or_a_damaged_one_is_replaced(tmp_path):
+    path = tmp_path / "r.parquet"
+    check_replaceable(path, "attribution")  # nothing there
+    write_case_results(CaseResults.from_rows([ROW], ABOUT), path)
+    check_replaceable(path, "evaluation")
+    with pytest.raises(ResultsError, match="no table of `mindgap gap --attribute` and is not repl"):
+        check_replaceable(path, "attribution")
+    pd.DataFrame({"id": ["a"]}).to_parquet(path)  # such as the manifest of a set
+    with pytest.raises(ResultsError, match="is not replaced"):
+        check_replaceable(path, "evaluation")
+    path.write_bytes(path.read_bytes()[:40])
+    check_replaceable(path, "evaluation")
