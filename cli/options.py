@@ -234,8 +234,8 @@ def plain(value: Any) -> Any:
 
 def number(value: float, sign: str = "") -> str:
     """Four decimals; three significant digits where four decimals would leave fewer."""
-    shown = value if abs(value) > 1e-7 else 0.0  # no "-0.0000"
-    return f"{shown:{sign}{'#.3g' if 0 < abs(shown) < 0.01 else '.4f'}}"
+    small = 1e-7 < abs(value) < 0.01
+    return f"{value:{sign}z{'#.3g' if small else '.4f'}}"  # z: no "-0.0000"
 
 
 def interval(low: float, high: float, form: Callable[[float], str] = number) -> str:

@@ -211,7 +211,7 @@ def _table(results: CaseResults, cells: list[Cell], split: str) -> Table:
         title_justify="left",
     )
     for name in ("model", "case", "seeds", "metric"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("mean", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     groups: dict[tuple[str, str, str], list[Cell]] = {}

@@ -214,7 +214,7 @@ def _share_table(results: CaseResults, found: list[Attribution]) -> Table:
     table = _table(title, _caption(one.intervals()["gap"] for one in found))
     table.show_lines = False
     for name in ("model", "metric", "part"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("mean", "interval", "of gap"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
@@ -222,7 +222,7 @@ def _share_table(results: CaseResults, found: list[Attribution]) -> Table:
         whole = parts["gap"].mean
         for name, part in parts.items():
             mean, _, interval = _cell(part, one.metric).partition("\n")
-            share = f"{part.mean / whole:.0%}" if whole and math.isfinite(whole) else ""
+            share = f"{part.mean / whole:z.0%}" if whole and math.isfinite(whole) else ""
             head = (escape(one.model), _heading(results, one.metric)) if name == "gap" else ("", "")
             table.add_row(*head, name, mean, interval, share)
         table.add_section()
@@ -234,7 +234,7 @@ def _curve_table(found: list[tuple[Curve, Fit]]) -> Table:
     caption = "level: steps to bicubic; then PSNR of a sample over that of bicubic, dB, at the end"
     table = _table("How cases I and III were trained", caption)
     for name in ("model", "on", "seed", "level", "val", "train", "test", "train - test"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for curve, fit in found:
         reached = "never" if curve.steps_to_bicubic is None else str(curve.steps_to_bicubic)
         ends = (curve.last, fit.train, fit.test, fit.gap)

@@ -130,8 +130,11 @@ def read_about(root: StrPath) -> dict[str, Any]:
         )
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        missing = [key for key in ("factor", "lr", "hr", "layout") if key not in about]
+    except (ValueError, TypeError) as error:
         raise PairError(f"{path} is damaged ({error}): build the set again") from error
+    if missing:
+        raise PairError(f"{path} is damaged (no {', '.join(missing)}): build the set again")
     return about
 
 

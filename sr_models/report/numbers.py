@@ -32,6 +32,7 @@ FIRST, LAST = ("bicubic", "regression"), "ceiling"  # where controls stand among
 CONTROLS = ("bicubic", LAST)
 COST = ("nfe", "seconds")
 SAMPLE = "sample"
+OUTLYING = 100  # times the median: a mean that does not decide how the others are written
 
 
 class Numbers:
@@ -97,11 +98,16 @@ class Numbers:
         return dict(self._facts(metric).get("settings") or {})
 
     def digits(self, metric: str) -> int:
-        """Decimals to write: two of dB, else three significant digits of the largest mean."""
+        """Decimals to write: two of dB, else three significant digits of the largest mean.
+
+        Of the median where the largest is far out, as that of a training that diverged.
+        """
         if self.unit(metric) == "dB":
             return 2
         means = [abs(c.interval.mean) for key, c in self._cells.items() if key[2] == metric]
-        return decimals(max((mean for mean in means if np.isfinite(mean)), default=0.0))
+        sizes = [mean for mean in means if np.isfinite(mean) and mean > 0] or [0.0]
+        middle, largest = float(np.median(sizes)), max(sizes)
+        return decimals(largest if largest < OUTLYING * middle else middle)
 
     def seeds(self, model: str) -> int:
         """How many trainings the table has of a model."""

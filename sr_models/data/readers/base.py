@@ -105,8 +105,24 @@ def read_image(
 
 
 def read_rows(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list[dict[str, str]]:
-    """Read a table of the set; it must have these columns."""
+    """Read a table of the set; it must have these columns, and a cell of each in every row."""
     need_file(path)
+    try:
+        return _rows(path, columns, delimiter)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise PairError(f"{path} is no table in UTF-8 ({error}); the file is damaged") from error
+
+
+def number(row: Mapping[str, str], column: str) -> float:
+    """The number in a cell; NaN where it is empty or the column is missing."""
+    try:
+        return float(row.get(column) or math.nan)
+    except ValueError as error:
+        cells = ", ".join(row.values())
+        raise PairError(f"{column} is {row[column]!r}, expected a number, in: {cells}") from error
+
+
+def _rows(path: Path, columns: Sequence[str], delimiter: str) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file, delimiter=delimiter)
         missing = [c for c in columns if c not in (reader.fieldnames or ())]
@@ -115,7 +131,13 @@ def read_rows(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> li
                 f"{path}: unknown layout: no column {', '.join(missing)}; it has "
                 f"{', '.join(reader.fieldnames or ('none',))}"
             )
-        return list(reader)
+        rows = []
+        for row in reader:
+            if None in row or None in row.values():
+                count = len(reader.fieldnames or ())
+                raise PairError(f"{path}, line {reader.line_num}: expected {count} cells")
+            rows.append(row)
+        return rows
 
 
 def need_file(path: Path) -> Path:

@@ -26,6 +26,7 @@ from .base import (
     Unit,
     date_in,
     need_folders,
+    number,
     read_image,
     read_rows,
 )
@@ -77,7 +78,7 @@ def _pair(row: dict[str, str], low: Path, high: Path) -> Iterator[Published]:
         split="test",
         lr_date=date_in(SENTINEL2_ID, names) or date_in(MAJA_ID, names),
         hr_date=next((date for date in found if date), ""),
-        hr_view=float(row.get("venus_zenith_angle") or "nan"),
+        hr_view=number(row, "venus_zenith_angle"),
     )
 
 

@@ -8,7 +8,6 @@ holds GeoTIFF in zip files, is not read.
 
 from __future__ import annotations
 
-import math
 import re
 import sqlite3
 import struct
@@ -26,7 +25,17 @@ from lpips_sat.grid import Grid
 from lpips_sat.warp import crs_of
 
 from ..errors import PairError
-from .base import Array, Format, Published, Unit, as_reflectance, check_shape, need_file, read_rows
+from .base import (
+    Array,
+    Format,
+    Published,
+    Unit,
+    as_reflectance,
+    check_shape,
+    need_file,
+    number,
+    read_rows,
+)
 
 BANDS_10M = ("B02", "B03", "B04", "B08")
 # The files of these bands are named b4b5b6b8a; the columns that name the files, b5b6b7b8a.
@@ -58,7 +67,7 @@ def _units(source: Path, *, columns: tuple[str, str]) -> list[Unit]:
 def _patches(row: dict[str, str], low: Path, high: Path, places: Path) -> Iterator[Published]:
     lr, hr = _tensor(low), _tensor(high)
     grids = list(_places(places, lr.shape[2:]))
-    if not len(lr) == len(hr) == len(grids) == int(row["nb_patches"]):
+    if not len(lr) == len(hr) == len(grids) == number(row, "nb_patches"):
         raise PairError(
             f"{low.parent}: {row['nb_patches']} patches of {row['date']} in index.csv, {len(lr)} "
             f"in {low.name}, {len(hr)} in {high.name}, {len(grids)} in {places.name}: expected the "
@@ -77,7 +86,7 @@ def _patches(row: dict[str, str], low: Path, high: Path, places: Path) -> Iterat
             grid=grid,
             lr_date=lr_date,
             hr_date=hr_date,
-            hr_view=float(row.get("venus_zenith_angle") or math.nan),
+            hr_view=number(row, "venus_zenith_angle"),
         )
 
 

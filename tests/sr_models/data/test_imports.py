@@ -261,6 +261,30 @@ def test_opensr_test_is_for_tests_only_and_no_pickle_is_opened(tmp_path, sources
     assert audit_pairs(tmp_path / "pairs").table["shift"].max() < 0.05
 
 
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda text: text.rsplit("\t", 1)[0], r"line \d: expected 12"),
+        (lambda text: text.replace("\t17.5\t", "\tn/a\t"), "venus_zenith_angle is 'n/a'"),
+        (lambda text: text + "\udcff", "no table in UTF-8"),
+    ],
+)
+def test_a_damaged_table_is_one_clear_line(tmp_path, sources, spoil, said):
+    source = shutil.copytree(sources[0] / "sen2venus", tmp_path / "source")
+    index = next(source.glob("**/index.csv"))
+    text = spoil(index.read_text().rstrip())
+    index.write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(PairError, match=said):
+        import_pairs("sen2venus", source, tmp_path / "pairs", tile=64)
+
+
+def test_a_description_that_is_none_is_one_clear_line(tmp_path):
+    for text in ("{}", "[]", "3"):
+        (tmp_path / "dataset.json").write_text(text)
+        with pytest.raises(PairError, match=r"dataset\.json is damaged"):
+            check_pairs(tmp_path)
+
+
 # --- all of them
 
 
