@@ -167,10 +167,10 @@ def _score_one(
     from ..work import build_metrics, open_item
 
     if map_path is not None:
-        check_output(map_path, overwrite=overwrite)
         for path in (pred, ref, mask, lr):
             if path is not None:
                 check_no_input(map_path, files_of(path))
+        check_output(map_path, overwrite=overwrite)
     with ExitStack() as stack:
         item = Item(id=pred, pred=pred, ref=ref, scene=pred, mask=mask, lr=lr)
         pair = stack.enter_context(open_item(item, how))

@@ -173,12 +173,19 @@ def differences(first: Results, second: Results) -> list[str]:
                 found += _versus(f"{key} of {metric}", one.get(key), other.get(key))
     if first.tiled and second.tiled:
         found += _versus("tile", *(side.get("options", {}).get("tile") for side in (ours, theirs)))
+    reads_lr = any(name.startswith("opensr-") for name in first.metrics if name in second.metrics)
     for key, column in CONTENTS.items():
-        if _same_contents(first, second, key) is False:
-            tables = [table.table for table in (first, second)]
-            paths = " / ".join(f"{t[column].iloc[0]} ..." for t in tables if column in t)
-            found.append(f"{key}: other pixels under the same names" + f" ({paths})" * bool(paths))
+        if _same_contents(first, second, key) is False and (key != "lr_images" or reads_lr):
+            found.append(f"{key}: {_other_files(first, column)} / {_other_files(second, column)}")
     return found
+
+
+def _other_files(table: Results, column: str) -> str:
+    """Name files that hold other pixels than those of another table, by the first of them."""
+    if column not in table.table:
+        return "other pixels"
+    first = next(filter(None, table.table[column]), None)
+    return f"{first} ... with other pixels" if first else "none"
 
 
 def remarks(tables: Mapping[str, Results]) -> list[str]:

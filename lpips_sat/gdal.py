@@ -24,6 +24,7 @@ from .bands import canonical_band
 from .declared import DeclaredRadiometry, RadiometryOptions, resolve
 from .errors import RadiometryError, RasterError
 from .grid import Grid
+from .items import is_remote
 from .outputs import StrPath
 from .pair import Mask, Window
 from .radiometry import PRESETS, Radiometry
@@ -146,7 +147,7 @@ def open_dataset(stack: ExitStack, path: StrPath) -> Any:
 
 def _why_not_opened(name: str, error: Exception) -> str:
     path = Path(name)
-    if "://" not in name and not name.startswith("/vsi"):
+    if not is_remote(name):
         if not path.exists():
             return f"{name}: no such file"
         if path.is_dir():
@@ -162,8 +163,8 @@ def open_side(
 ) -> FileSide:
     """Open a raster with its radiometry settled; RadiometryError if something is open.
 
-    options: what the user says of it; wanted: names for a file that does not name its bands and
-    has as many.
+    options: what the user says of it; wanted: names for a file that does not name its bands, which
+    has to have as many (a picture may have more: its bands go by position).
     """
     src, name = open_dataset(stack, path), os.fspath(path)
     chosen = PRESETS.get(options.preset or "")
@@ -186,8 +187,13 @@ def open_side(
     )
     unnamed = not named and declared.band_names() is None
     picture = chosen is not None and chosen.kind == "display"  # bands by position, to pick from
-    if unnamed and wanted is not None and (len(wanted) == len(indexes) or not picture):
+    if unnamed and wanted is not None and len(wanted) == len(indexes):
         options = replace(options, bands=wanted)
+    elif unnamed and wanted is not None and not picture:
+        raise RadiometryError(
+            f"{name} has {len(indexes)} unnamed band(s), but {','.join(wanted)} are wanted: name "
+            "every band of the file, in its order (--bands, or the bands' descriptions)"
+        )
     return FileSide(name, src, indexes, resolve(declared, **asdict(options)), alpha)
 
 

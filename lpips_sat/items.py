@@ -106,7 +106,12 @@ def is_local(name: str) -> bool:
 
     GDAL's names begin with "/vsi" or a driver's prefix, such as "NETCDF:".
     """
-    return not re.match(r"[a-z]+://|/vsi|[A-Z][A-Z0-9_]+:", name)
+    return not (is_remote(name) or re.match(r"[A-Z][A-Z0-9_]+:", name))
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name is a URL or a virtual file of GDAL."""
+    return "://" in name or name.startswith("/vsi")
 
 
 def _images(folder: Path) -> dict[str, Path]:

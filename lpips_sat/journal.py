@@ -41,8 +41,8 @@ class Journal:
                 if not overwrite:
                     raise ResultsError(
                         f"{self.path} is of an unfinished run that was not the same: "
-                        f"{_changes(lines[0], about)}. Finish it with what it began with, or pass "
-                        "--overwrite to begin afresh"
+                        f"{_changes(lines[0], about)}. Finish it with the command and files of "
+                        "then, or pass --overwrite to begin afresh"
                     )
                 lines, size = [], 0
             self._file = self.path.open("a", encoding="utf-8")
@@ -103,8 +103,9 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -
     texts = []
     for key in sorted(old.keys() | new.keys()):
         before, now = old.get(key), new.get(key)
-        if key == "pairs" and isinstance(before, dict) and isinstance(now, dict):
-            differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        if key == "pairs" and isinstance(now, dict):
+            known = before if isinstance(before, dict) else {}  # an earlier version kept one digest
+            differ = [name for name in sorted({*known, *now}) if known.get(name) != now.get(name)]
             texts.append(f"files or paths changed of {listed(differ)}" if differ else "")
         elif isinstance(before, dict) and isinstance(now, dict):
             texts.append(_changes(before, now, f"{key}."))

@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
@@ -212,6 +212,15 @@ class LPIPSSat(nn.Module, PyTorchModelHubMixin):
             columns.append((distances.to(weights.dtype) * weights).sum(dim=(1, 2, 3)))
         columns.append(counted.sum(dim=(1, 2, 3), dtype=sum_dtype(counted)))
         return torch.stack(columns, dim=1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast; heads stay in float32 at least, for float16 ends below their weights."""
+        before = [head.detach() for head in self.heads]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for head, kept in zip(self.heads, before, strict=True):
+            if head.dtype.itemsize < torch.float32.itemsize:
+                head.data = kept.to(head.device, torch.float32)
+        return self
 
     # -- saving and loading -------------------------------------------------------------------
 

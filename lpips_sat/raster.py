@@ -151,23 +151,32 @@ def is_store(path: StrPath) -> bool:
     return any((Path(path) / mark).is_file() for mark in ZARR_MARKS)
 
 
-def fingerprint(path: StrPath) -> str:
-    """SHA-256 of a raster's size and the DN in its middle, whatever its name and compression."""
+def fingerprint(path: StrPath, *, mask: bool = False) -> str:
+    """SHA-256 of a raster's size and the DN in its middle, whatever its name and compression.
+
+    mask: of what is not 0, whatever the dtype.
+    """
     with ExitStack() as stack:
         stack.enter_context(environment())
         src = open_dataset(stack, path)
         height, width = min(src.height, FINGERPRINT), min(src.width, FINGERPRINT)
         window = ((src.height - height) // 2, (src.width - width) // 2, height, width)
-        digest = sha256(f"{src.count} {src.height} {src.width} {src.dtypes}".encode())
-        digest.update(read_window(src, str(path), None, window).tobytes())
+        kind = "mask" if mask else src.dtypes
+        digest = sha256(f"{src.count} {src.height} {src.width} {kind}".encode())
+        values = read_window(src, str(path), None, window)
+        digest.update((values != 0 if mask else values).tobytes())
         return digest.hexdigest()
 
 
 def files_of(path: StrPath) -> list[str]:
-    """Name the files that a raster is read from: those of a VRT are its sources, too."""
-    with ExitStack() as stack:
-        stack.enter_context(environment())
-        return [str(path), *open_dataset(stack, path).files]
+    """Name the files that a raster is read from: of a VRT its sources, too, and theirs."""
+    found = [str(path)]
+    for name in found:  # it grows on the way
+        if name == str(path) or name.lower().endswith(".vrt"):
+            with ExitStack() as stack:
+                stack.enter_context(environment())
+                found += [file for file in open_dataset(stack, name).files if file not in found]
+    return found
 
 
 def grid_of(path: StrPath) -> Grid:

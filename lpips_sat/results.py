@@ -48,7 +48,7 @@ COLUMNS = {
     "warning": "string",  # empty if there is none
 }
 TILE_COLUMNS = {"row": "int64", "col": "int64", "height": "int64", "width": "int64"}
-# The provenance keeps checksums of what files in these roles hold.
+# The provenance keeps checksums of the files in these roles.
 CONTENTS = {"references": "ref", "masks": "mask", "lr_images": "lr"}
 
 

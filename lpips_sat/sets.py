@@ -15,7 +15,7 @@ from . import __version__
 from .alignment import Alignment
 from .errors import LpipsSatError, RasterError, ResultsError
 from .executors import run_tasks
-from .items import Item, is_local
+from .items import Item, is_local, is_remote
 from .journal import Journal, plain_json
 from .outputs import StrPath
 from .raster import fingerprint
@@ -142,7 +142,7 @@ def _fingerprint(item: Item) -> str:
 
 
 def _contents(items: Iterable[Item], role: str) -> str | None:
-    """SHA-256 of what the files in a role hold, whatever their paths.
+    """SHA-256 of size and middle of the files in a role, whatever their paths.
 
     "none" where no pair has such a file, None if none can be read here.
     """
@@ -151,9 +151,9 @@ def _contents(items: Iterable[Item], role: str) -> str | None:
         return "none"
     found = {}
     for name, path in files.items():
-        if is_local(path):
+        if not is_remote(path):
             with suppress(RasterError):
-                found[name] = fingerprint(path)
+                found[name] = fingerprint(path, mask=role == "mask")
     return sha256(json.dumps(sorted(found.items())).encode()).hexdigest() if found else None
 
 

@@ -260,7 +260,7 @@ def train(
     if config.crop % multiple:
         raise LpipsSatError(f"crop must be a multiple of {multiple}, got {config.crop}")
     batches = Batches(pairs, config, scale, accelerator.process_index)
-    batches[0]  # what is wrong with pairs or crop is found before the folder is taken
+    batches[0]  # a crop that does not fit is refused before the folder is taken
     if accelerator.is_main_process:
         runs.claim(out, profile, {"pairs": fingerprint(pairs), "bands": ",".join(bands)})
     accelerator.wait_for_everyone()

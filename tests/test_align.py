@@ -336,7 +336,7 @@ def test_the_parts_of_a_scene_share_one_alignment(rasters, clean, monkeypatch):
 def test_the_warning_of_a_set_goes_to_stderr(rasters, clean, tmp_path, run):
     pred, ref = rasters(moved(clean))
     result = run("score", pred, ref, "--metrics", "mae", "--out", tmp_path / "o.parquet")
-    assert "warning: pred: the prediction lies +0.7" in result.stderr
+    assert "warning: ref: the prediction lies +0.7" in result.stderr
 
 
 def test_what_an_alignment_says_can_be_read_back():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -121,9 +122,8 @@ def test_tiles_are_matched_by_their_place():
         ({"options": {"reproject": "cubic"}}, "reproject: none / cubic"),
         ({"bands": [["B04", "B03"]]}, "bands:  / B04,B03"),
         ({"ref_radiometry": ["B04: reflectance = DN"]}, "ref_radiometry: .* B04: reflectance = DN"),
-        ({"references": "b"}, "references: other pixels under the same names"),
-        ({"masks": "b"}, "masks: other pixels under the same names"),
-        ({"lr_images": "b"}, "lr_images: other pixels under the same names"),
+        ({"references": "b"}, "references: r ... with other pixels / r ... with"),
+        ({"masks": "b"}, "masks: none / none"),
         ({"facts": {"SAM": FACTS["MAE"]}}, "no metric in common"),
         ({"scenes": 5}, "belongs to scene"),
     ],
@@ -139,6 +139,16 @@ def test_tiles_of_another_size_are_refused_and_images_read_by_other_tiles_are_no
     with pytest.raises(ResultsError, match="tile: 64 / 96"):
         compare({"a": table(0, tiles=True, **small), "b": table(0, tiles=True, **large)})
     assert compare({"a": table(0, **small), "b": table(0, **large)})
+
+
+def test_other_low_resolution_images_matter_to_metrics_that_look_at_them():
+    facts = FACTS | {"opensr-reflectance": FACTS["MAE"]}
+    for known, refused in ((FACTS, False), (facts, True)):
+        a, b = (table(0, facts=known, lr_images=pixels) for pixels in "ab")
+        for one in (a, b):
+            one.table["opensr-reflectance"] = one.table["MAE"]
+        with pytest.raises(ResultsError, match="lr_images: ") if refused else nullcontext():
+            compare({"a": a, "b": b})
 
 
 def test_options_that_change_no_number_do_not_matter():

@@ -33,6 +33,8 @@ def test_images_are_paired_by_stem_in_the_order_of_names(folders):
         ("a/b.tif", True),
         ("C:/a.tif", True),
         ("https://x/a.tif", False),
+        ("s3://bucket/a.tif", False),
+        ("zip+https://x/a.zip!b.tif", False),
         ("/vsizip/a.zip/b.tif", False),
         ("GTIFF_DIR:1:a.tif", False),
         ("SENTINEL2_L2A:/a/MTD_MSIL2A.xml:10m:EPSG_32618", False),

@@ -66,9 +66,10 @@ def sr(
     from sr_models.registry import load_model
     from sr_models.scene import upscale_scene
 
+    inputs = files_of(source)
     for path in (target, spread):
         if path is not None:
-            check_no_input(path, files_of(source) if source.exists() else [])
+            check_no_input(path, inputs)
             check_output(path, overwrite=overwrite)
     loaded = load_model(model, device=device)
     if fast:

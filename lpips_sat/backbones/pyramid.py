@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..errors import WeightsError
@@ -24,6 +25,8 @@ from .base import Backbone
 # a fourth stage would be wider than the smallest image.
 ENERGY_WINDOW, ENERGY_STRIDE, ENERGY_STAGES = 8, 4, 3
 ENERGY_MARGIN = (ENERGY_WINDOW - ENERGY_STRIDE) // 2
+# From this stage on responses may pass 65504, where float16 ends.
+LARGE_FROM = 2
 
 
 class Pyramid(Backbone):
@@ -65,11 +68,20 @@ class Pyramid(Backbone):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Responses and energies, stage by stage."""
-        features = []
+        features, beyond_float16 = [], False
         for index, stage in enumerate(self.stages):
-            x = stage(x)
+            beyond_float16 |= index >= LARGE_FROM and x.dtype == torch.float16
+            x = _in_float32(stage, x) if beyond_float16 else stage(x)
             features += [x, texture_energy(x)] if index < ENERGY_STAGES else [x]
         return features
+
+
+def _in_float32(stage: nn.Module, x: Tensor) -> Tensor:
+    """A stage in float32, whatever the dtype of its weights and of autocast."""
+    weights = {name: weight.float() for name, weight in stage.named_parameters()}
+    with torch.autocast(x.device.type, enabled=False):
+        response: Tensor = functional_call(stage, weights, (x.float(),))
+    return response
 
 
 def _convolution(channels: int, width: int, stem_stride: int) -> nn.Conv2d:

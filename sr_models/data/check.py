@@ -98,9 +98,10 @@ def _overlaps_across(used: pd.DataFrame) -> list[str]:
     splits = used.groupby("block")["split"].agg(set)
     found = []
     for i, j in overlapping(blocks):
-        one, other = blocks.index[[i, j]]
+        one, other = blocks["block"].iloc[[i, j]]
         both = splits[one] | splits[other]
-        if blocks["crs"].iloc[i] != blocks["crs"].iloc[j] and len(both) > 1 and "train" in both:
+        across = one != other and blocks["crs"].iloc[i] != blocks["crs"].iloc[j]
+        if across and len(both) > 1 and "train" in both:
             found.append(f"block {one}: shares ground with block {other} in another CRS")
     return found
 

@@ -181,10 +181,11 @@ def _split(table: pd.DataFrame, layout: Layout, published: dict[str, str], sourc
 def _joined(table: pd.DataFrame) -> pd.Series:
     """Name the blocks anew: those whose ground overlaps share the first one's name."""
     ground = blocks_on_ground(table)
-    pairs = overlapping(ground)
+    same = ground.groupby("block").indices.values()  # one block in several CRS
+    pairs = [*overlapping(ground), *((rows[0], row) for rows in same for row in rows[1:])]
     first, second = np.array(pairs, int).reshape(-1, 2).T
     graph = coo_array((np.ones(len(first)), (first, second)), (len(ground), len(ground)))
     _, group = connected_components(graph, directed=False)
-    names = pd.Series(ground.index).groupby(group).transform("first").to_numpy()
-    renamed: pd.Series = table["block"].map(dict(zip(ground.index, names, strict=True)))
+    names = ground["block"].groupby(group).transform("first")
+    renamed: pd.Series = table["block"].map(dict(zip(ground["block"], names, strict=True)))
     return renamed

@@ -108,16 +108,19 @@ def read_case_results(path: StrPath, kind: str = EVALUATION) -> CaseResults:
 
 
 def check_replaceable(path: StrPath, kind: str = EVALUATION) -> None:
-    """Refuse to replace any Parquet file but a table of this kind, or a damaged one."""
+    """Refuse to replace a Parquet file that is not a table of this kind.
+
+    A damaged file, and a table of an earlier version, may be replaced.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         metadata = parquet.read_schema(path).metadata or {}
-        found = json.loads(metadata.get(KEY.encode(), b"{}")).get("table")
+        about = json.loads(metadata[KEY.encode()]) if KEY.encode() in metadata else None
     except (pa.ArrowException, OSError, ValueError):
         return
-    if found != kind:
+    if not isinstance(about, dict) or about.get("table", kind) != kind:
         raise ResultsError(
             f"{path} is no table of {COMMANDS[kind][0]} and is not replaced: choose another name"
         )

@@ -50,6 +50,7 @@ def test_a_model_is_trained_and_used(mindgap, pairs, tmp_path, regime):
 def test_a_folder_with_something_else_in_it_is_left_alone(mindgap, pairs, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     args = ("--model", "regression", "--data", pairs, "--regime", "real", "--out", tmp_path)
+    args += ("--set", "crop=32")
     refused = mindgap("train", *args)
     assert refused.exit_code == 1
     assert "is not empty and holds no run" in refused.stderr

@@ -176,7 +176,7 @@ def test_tiles_have_a_picture_each(scored, tmp_path, run):
     assert done.exit_code == 0, done.output
     text = (tmp_path / "t.html").read_text(encoding="utf-8")
     assert len(re.findall('<article class="case"', text)) == 2
-    assert re.search(r"p1, row (0|32), column (0|32)", text)
+    assert re.search(r"r1, row (0|32), column (0|32)", text)
     assert 'width="32"' in text
 
 

@@ -114,7 +114,7 @@ def read_rows(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> li
 
 
 def number(row: Mapping[str, str], column: str) -> float:
-    """The number in a cell; NaN where it is empty or the column is missing."""
+    """Read the number in a cell; NaN where it is empty or the column is missing."""
     try:
         return float(row.get(column) or math.nan)
     except ValueError as error:
