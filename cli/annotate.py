@@ -19,10 +19,32 @@ def annotate() -> None:
 @annotate.command()
 @options.path_argument("scenes", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
-@click.option("--trials", default=200, show_default=True, help="Which of two is closer?")
-@click.option("--jnd", default=0, show_default=True, help="Same or different?")
-@click.option("--raters", default=5, show_default=True, help="Personal links to make.")
-@click.option("--per-rater", type=int, help="Trials that each rater is asked (default: all).")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    help="Which of two is closer?",
+)
+@click.option(
+    "--jnd",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Same or different?",
+)
+@click.option(
+    "--raters",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="Personal links to make.",
+)
+@click.option(
+    "--per-rater",
+    type=click.IntRange(min=1),
+    help="Trials that each rater is asked (default: all).",
+)
 @click.option(
     "--method",
     "methods",
@@ -36,8 +58,14 @@ def annotate() -> None:
 @click.option(
     "--size", type=click.IntRange(32, 512), default=64, show_default=True, help="Patch side in px."
 )
-@click.option("--break-every", default=50, show_default=True, help="Trials between breaks.")
-@click.option("--seed", default=0, show_default=True, help="Everything follows from it.")
+@click.option(
+    "--break-every",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="Trials between breaks, 0 for none.",
+)
+@options.seed("Everything follows from it.")
 @click.option("--title", help="What raters read on top (default: the name of --out).")
 @click.option("--licence", default="not stated", help="Of the scenes; goes into the cards.")
 @click.option("--who", default="people", show_default=True, help="Who the raters are.")
@@ -110,7 +138,13 @@ def make(
 @annotate.command()
 @options.path_argument("study")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8765, show_default=True, help="0 picks a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    help="0 picks a free one.",
+)
 @click.option(
     "--url", help="What the links begin with, if raters reach this machine by another name."
 )
@@ -158,7 +192,7 @@ def export(study: Path, out: Path | None, overwrite: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option(
     "--release",
-    type=click.Choice(["v1", "v2", "v3"]),
+    type=click.Choice(["v1", "v2", "v3", "v4"]),
     default="v1",
     show_default=True,
     help="Which one.",
@@ -181,7 +215,7 @@ def rebuild(
     """Make the images of satellite-2afc again, as far as its sources are there.
 
     Its trials and votes are part of the package, its images are not. References come out exactly,
-    or it fails. So do the sides of v2 and v3; in those of v1 noise falls elsewhere than the raters
+    or it fails. So do the sides of v2 to v4; in those of v1 noise falls elsewhere than the raters
     saw. Prints what was made.
     """
     from ..calibration.rebuild import rebuild as remake

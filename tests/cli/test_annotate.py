@@ -57,6 +57,19 @@ def rate(folder, monkeypatch):
     monkeypatch.setattr(serve, "serve_study", answer)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("make", ".", "--out", "s", "--raters", -2),
+        ("make", ".", "--out", "s", "--seed", -1),
+        ("make", ".", "--out", "s", "--break-every", -5),
+        ("serve", "s", "--port", 99999),
+    ],
+)
+def test_numbers_that_mean_nothing_are_usage_errors(run, words):
+    assert run("annotate", *words).exit_code == 2
+
+
 def test_five_commands_lead_from_rasters_to_weights(folder, run, monkeypatch):
     make, serve, export, calibrate, validate = commands()
     few = ["--trials", "40", "--size", "32", "--raters", "2"]
