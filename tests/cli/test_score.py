@@ -306,11 +306,14 @@ def test_what_a_vrt_is_read_from_is_an_input_too(run, pair, tmp_path):
             f"""<VRTDataset rasterXSize="{src.width}" rasterYSize="{src.height}">
             <SRS>{src.crs.to_wkt()}</SRS><GeoTransform>{place}</GeoTransform>{bands}</VRTDataset>"""
         )
+    outer = tmp_path / "outer.vrt"
+    outer.write_text(vrt.read_text().replace(str(ref), str(vrt)))
     before = ref.read_bytes()
     words = ("--scale", 1e-4, "--offset", 0, "--map", ref, "--overwrite")
-    refused = run("score", pred, vrt, *words)
-    assert (refused.exit_code, ref.read_bytes() == before) == (1, True)
-    assert "is an input" in refused.stderr
+    for source in (vrt, outer):
+        refused = run("score", pred, source, *words)
+        assert (refused.exit_code, ref.read_bytes() == before) == (1, True)
+        assert "is an input" in refused.stderr
 
 
 def test_values_out_of_range_name_their_file(run, pair, put, dn, tmp_path):

@@ -79,6 +79,12 @@ def test_tables_of_other_masks_are_not_compared(run, folders, put, dn, tmp_path)
             put(tmp_path / name / f"{i}.tif", np.ascontiguousarray(mask))
         words = ("--mask", tmp_path / name, "--out", tmp_path / f"{name}.csv")
         assert run("score", *folders, *CHEAP, *words).exit_code == 0
+    (tmp_path / "bytes").mkdir()
+    for i in "abc":  # the left half again, as 0 and 255
+        put(tmp_path / "bytes" / f"{i}.tif", (255 * valid).astype(np.uint16))
+    words = ("--mask", tmp_path / "bytes", "--out", tmp_path / "bytes.csv")
+    assert run("score", *folders, *CHEAP, *words).exit_code == 0
+    assert run("compare", tmp_path / "left.csv", tmp_path / "bytes.csv").exit_code == 0
     refused = run("compare", tmp_path / "left.csv", tmp_path / "right.csv")
     assert refused.exit_code == 1
     assert "left/a.tif ... with other pixels / " in " ".join(refused.stderr.split())

@@ -92,5 +92,7 @@ def test_only_a_table_of_the_same_kind_or_a_damaged_one_is_replaced(tmp_path):
     pd.DataFrame({"id": ["a"]}).to_parquet(path)  # such as the manifest of a set
     with pytest.raises(ResultsError, match="is not replaced"):
         check_replaceable(path, "evaluation")
+    write_case_results(CaseResults.from_rows([ROW], {"metrics": {}}), path, overwrite=True)
+    check_replaceable(path, "attribution")  # of an earlier version, which is to be made again
     path.write_bytes(path.read_bytes()[:40])
     check_replaceable(path, "evaluation")
