@@ -19,31 +19,11 @@ def annotate() -> None:
 @annotate.command()
 @options.path_argument("scenes", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@options.count("--trials", 200, "Which of two is closer?")
+@options.count("--jnd", 0, "Same or different?")
+@options.count("--raters", 5, "Personal links to make.")
 @click.option(
-    "--trials",
-    type=click.IntRange(min=0),
-    default=200,
-    show_default=True,
-    help="Which of two is closer?",
-)
-@click.option(
-    "--jnd",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Same or different?",
-)
-@click.option(
-    "--raters",
-    type=click.IntRange(min=0),
-    default=5,
-    show_default=True,
-    help="Personal links to make.",
-)
-@click.option(
-    "--per-rater",
-    type=click.IntRange(min=1),
-    help="Trials that each rater is asked (default: all).",
+    "--per-rater", type=click.IntRange(1), help="Trials that each rater is asked (default: all)."
 )
 @click.option(
     "--method",
@@ -58,13 +38,7 @@ def annotate() -> None:
 @click.option(
     "--size", type=click.IntRange(32, 512), default=64, show_default=True, help="Patch side in px."
 )
-@click.option(
-    "--break-every",
-    type=click.IntRange(min=0),
-    default=50,
-    show_default=True,
-    help="Trials between breaks, 0 for none.",
-)
+@options.count("--break-every", 50, "Trials between breaks, 0 for none.")
 @options.seed("Everything follows from it.")
 @click.option("--title", help="What raters read on top (default: the name of --out).")
 @click.option("--licence", default="not stated", help="Of the scenes; goes into the cards.")
@@ -138,13 +112,7 @@ def make(
 @annotate.command()
 @options.path_argument("study")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8765,
-    show_default=True,
-    help="0 picks a free one.",
-)
+@options.count("--port", 8765, "0 picks a free one.", most=65535)
 @click.option(
     "--url", help="What the links begin with, if raters reach this machine by another name."
 )

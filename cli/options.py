@@ -96,9 +96,15 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace an output th
 
 def seed(about: str) -> Callable[[F], F]:
     """Add --seed, 0 or more; about: what it decides."""
-    return click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help=about
-    )
+    return count("--seed", 0, about)
+
+
+def count(
+    name: str, default: int, about: str, *, least: int = 0, most: int | None = None
+) -> Callable[[F], F]:
+    """Add an option that takes a whole number, `least` or more."""
+    kind = click.IntRange(least, most)
+    return click.option(name, type=kind, default=default, show_default=True, help=about)
 
 
 def radiometry(command: F) -> F:

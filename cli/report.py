@@ -18,13 +18,7 @@ from . import options
     required=True,
     help="Write the page to this file; it needs no other.",
 )
-@click.option(
-    "--cases",
-    type=click.IntRange(min=0),
-    default=12,
-    show_default=True,
-    help="Show so many images: the worst and best of each metric in turn.",
-)
+@options.count("--cases", 12, "Show so many images: the worst and best of each metric in turn.")
 @options.overwrite
 def report(tables: tuple[Path, ...], out: Path, cases: int, overwrite: bool) -> None:
     """Show the tables that `score --out` wrote for one or several methods as one HTML page.

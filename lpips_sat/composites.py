@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from .bands import canonical_band
 from .errors import MetricInputError
-from .radiometry import Kind, canonical_band
+from .radiometry import Kind
 
 # Reflectance shown as white. 0.275 (DN 2750) is about the stretch of the EuroSAT RGB chips (Helber
 # et al. 2019): the published mean DN of the multispectral chips over the mean of the RGB chips

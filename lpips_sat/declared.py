@@ -115,8 +115,8 @@ def _resolve_bands(
     if bands is not None:
         if len(bands) != count:
             raise RadiometryError(
-                f"{declared.source}: {count} band(s), but {len(bands)} name(s) given "
-                f"({','.join(bands)}): name every band of the file, in its order (--bands)"
+                f"{declared.source}: {len(bands)} names given ({','.join(bands)}) for {count} "
+                "bands: name every band of the file, in its order"
             )
         return tuple(canonical_band(b) for b in bands)
     names = declared.band_names()

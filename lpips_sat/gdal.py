@@ -191,8 +191,8 @@ def open_side(
         options = replace(options, bands=wanted)
     elif unnamed and wanted is not None and not picture:
         raise RadiometryError(
-            f"{name} has {len(indexes)} unnamed band(s), but {','.join(wanted)} are wanted: name "
-            "every band of the file, in its order (--bands, or the bands' descriptions)"
+            f"{name}: {len(indexes)} band(s) without names, but {','.join(wanted)} are wanted: "
+            "name every band of the file, in its order (--bands, or the bands' descriptions)"
         )
     return FileSide(name, src, indexes, resolve(declared, **asdict(options)), alpha)
 

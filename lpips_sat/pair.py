@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 
 from .alignment import Alignment
+from .bands import canonical_band
 from .errors import MetricInputError, RadiometryError
 from .grid import Grid
-from .radiometry import Kind, Radiometry, canonical_band
+from .radiometry import Kind, Radiometry
 
 Mask = npt.NDArray[np.bool_]
 # A window of an image: first row, first column, height, width.

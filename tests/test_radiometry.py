@@ -195,7 +195,7 @@ def test_options_win_over_the_header() -> None:
 
 @pytest.mark.parametrize("option", [{"bands": ["B04", "B03"]}, {"scale": [1.0, 1.0], "offset": 0}])
 def test_options_for_another_number_of_bands_are_refused(option: dict[str, object]) -> None:
-    with pytest.raises(RadiometryError, match=r"scene.tif: (1 band\(s\), but 2|2 .* for 1 bands)"):
+    with pytest.raises(RadiometryError, match=r"scene.tif: 2 .* for 1 bands"):
         resolve(header(dtype="float32"), **option)  # type: ignore[arg-type]
 
 

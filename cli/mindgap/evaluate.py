@@ -49,25 +49,13 @@ COARSE = ("psnr", "cpsnr", "sam", "ergas")
     type=click.Path(path_type=Path),
     help="A set of `mindgap data`.  [default: the sample s2-b8, built in --runs if missing]",
 )
-@click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Trainings of each model and regime, from seed 0 on.",
-)
+@options.count("--seeds", 1, "Trainings of each model and regime, from seed 0 on.", least=1)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Table to write or go on with.  [default: results/SET.parquet]",
 )
-@click.option(
-    "--num-samples",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Test the mean of so many samples too.",
-)
+@options.count("--num-samples", 1, "Test the mean of so many samples too.", least=1)
 @click.option(
     "--metrics",
     type=options.NAMES,

@@ -23,12 +23,10 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--runs", type=FILE, default=Path("runs"), show_default=True, help="Where trainings are."
 )
-@click.option(
+@options.count(
     "--patches",
-    type=click.IntRange(0),
-    default=3,
-    show_default=True,
-    help="Show so many test patches: a typical gap, and the worst of PSNR and of LPIPS-Sat.",
+    3,
+    "Show so many test patches: a typical gap, and the worst of PSNR and of LPIPS-Sat.",
 )
 @click.option("--device", help="cpu or cuda.  [default: the GPU where there is one]")
 @options.overwrite

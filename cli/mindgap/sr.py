@@ -24,13 +24,7 @@ from .. import options
 @click.option("--steps", type=click.IntRange(min=1), help="Sampling steps (default: the model's).")
 @click.option("--fast", is_flag=True, help="Take steps of DPM-Solver++ (SR3, SupResDiffGAN).")
 @options.seed("Decides the noise.")
-@click.option(
-    "--num-samples",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Write the mean of this many samples.",
-)
+@options.count("--num-samples", 1, "Write the mean of this many samples.", least=1)
 @click.option(
     "--spread",
     type=click.Path(path_type=Path),

@@ -14,7 +14,7 @@ from lpips_sat.outputs import StrPath
 from lpips_sat.radiometry import check_range
 from lpips_sat.warp import open_image
 
-from .ground import blocks_on_ground, overlapping
+from .ground import BOUNDS, blocks_on_ground, overlap, overlapping
 from .measures import MIN_RELIABILITY
 from .pairs import read_about, read_manifest
 from .tiles import TEST_UNTEXTURED, Place, gap
@@ -22,9 +22,9 @@ from .tiles import TEST_UNTEXTURED, Place, gap
 # Shift of a tile, in LR pixels, above which it is listed: half of one is the usual mistake of a
 # grid.
 MAX_SHIFT_PX = 0.5
-BOUNDS = ("left", "right", "bottom", "top")
 # Parts of a tile's side by which bounds may overlap that touch: rounded coordinates.
 SLACK = 1e-6
+INWARDS = np.array([1, 1, -1, -1])  # of the four bounds
 
 
 def check_pairs(root: StrPath) -> dict[str, Any]:
@@ -79,16 +79,14 @@ def _overlaps(used: pd.DataFrame) -> list[str]:
     found = []
     for _, part in used[used["crs"] != ""].groupby("crs"):
         training = part[part["split"] == "train"]
-        left, right, bottom, top = (training[c].to_numpy() for c in BOUNDS)
         others = part[~part["split"].isin(["train", TEST_UNTEXTURED])]
-        row: Any  # itertuples promises any type at all
-        for row in others.itertuples():
-            slack = SLACK * (row.right - row.left)
-            over = (left < row.right - slack) & (right > row.left + slack)
-            over &= (bottom < row.top - slack) & (top > row.bottom + slack)
+        boxes = others[BOUNDS].to_numpy(np.float64)
+        for name, box in zip(others["id"], boxes, strict=True):
+            slack = SLACK * (box[2] - box[0])
+            over = overlap(box + slack * INWARDS, training[BOUNDS].to_numpy(np.float64))
             if over.any():
                 other = training["id"].iloc[int(np.argmax(over))]
-                found.append(f"{row.id}: shares ground with the training tile {other}")
+                found.append(f"{name}: shares ground with the training tile {other}")
     return found + _overlaps_across(used[used["split"] != TEST_UNTEXTURED])
 
 

@@ -36,8 +36,8 @@ def overlapping(blocks: pd.DataFrame) -> list[tuple[int, int]]:
     for i in np.flatnonzero(crs != ""):
         later = np.arange(len(blocks)) > i
         alike = crs == crs[i]
-        around = [_overlap(degrees[i] + turn, degrees) for turn in TURNS]
-        over = np.where(alike, _overlap(native[i], native), np.any(around, axis=0))
+        around = [overlap(degrees[i] + turn, degrees) for turn in TURNS]
+        over = np.where(alike, overlap(native[i], native), np.any(around, axis=0))
         found += [(int(i), int(j)) for j in np.flatnonzero(over & later & (crs != ""))]
     return found
 
@@ -52,7 +52,8 @@ def _in_degrees(bounds: NDArray[np.float64], crs: NDArray[Any]) -> NDArray[np.fl
     return boxes
 
 
-def _overlap(one: NDArray[np.float64], all_of: NDArray[np.float64]) -> NDArray[np.bool_]:
+def overlap(one: NDArray[np.float64], all_of: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which boxes (n, 4) overlap one (4,), all with the columns `BOUNDS`; to touch is not to."""
     left, bottom, right, top = all_of.T
     over: NDArray[np.bool_] = (left < one[2]) & (right > one[0])
     return over & (bottom < one[3]) & (top > one[1])

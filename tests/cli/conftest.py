@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sysconfig
@@ -64,3 +65,22 @@ def spawn(command: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def parsed(result):
+    """The JSON on stdout of a run that went well and said nothing else."""
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout, parse_constant=refuse_constant)
+
+
+def scores(result):
+    return {item["name"]: item["value"] for item in parsed(result)["scores"]}
+
+
+def tree(folder):
+    """Every file below a folder with its bytes."""
+    return {p: p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,35 +11,17 @@ from rich.console import Console
 
 from lpips_sat.cli import options
 
-BANDS = ("B04", "B03", "B02", "B08")
+from .conftest import BANDS, parsed, refuse_constant, scores
+
 NAMES = ["LPIPS-Sat", "MAE", "RMSE", "PSNR", "SSIM", "SAM"]
 KEYS = ["pred", "ref", "mask", "lr", "scores", "bands", "kind", "pixels", "valid_share", "seconds"]
 KEYS += ["settings", "version", "alignment", "warnings"]
-
-
-def refuse_constant(name):
-    raise AssertionError(f"{name} is not JSON")
-
-
-def parsed(result):
-    """The JSON on stdout of a run that went well and said nothing else."""
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout, parse_constant=refuse_constant)
-
-
-def scores(result):
-    return {item["name"]: item["value"] for item in parsed(result)["scores"]}
 
 
 def error(dn, scale=1e-4):
     """pred - ref in reflectance, in float64."""
     pred, ref = (image.astype(np.float64) * scale for image in dn)
     return pred - ref
-
-
-def tree(folder):
-    """Every file below a folder with its bytes."""
-    return {p: p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 
 
 # --- what is printed
@@ -244,76 +225,6 @@ def test_the_data_range_moves_psnr_and_ssim_only(run, pair):
     assert two["PSNR"] - one["PSNR"] == pytest.approx(20 * math.log10(2))
     assert two["SSIM"] > one["SSIM"]
     assert all(one[name] == two[name] for name in NAMES if name not in ("PSNR", "SSIM"))
-
-
-# --- the map
-
-
-def test_the_map_is_a_georeferenced_picture_of_the_score(run, dn, put, tmp_path):
-    images = [image.copy() for image in dn]
-    images[0][:, 20:30, 5:50] = 0
-    files = [
-        put(tmp_path / n, image, bands=BANDS, scale=1e-4, nodata=0)
-        for n, image in zip("pr", images, strict=True)
-    ]
-    result = run("score", *files, "--json", "--map", tmp_path / "map.tif")
-    assert result.stderr == f"map: {tmp_path / 'map.tif'}\n"
-    with rasterio.open(tmp_path / "map.tif") as src, rasterio.open(files[1]) as ref:
-        assert (src.crs, src.transform, src.shape) == (ref.crs, ref.transform, ref.shape)
-        assert (src.count, src.dtypes) == (1, ("float32",))
-        assert src.descriptions == ("LPIPS-Sat",)
-        distance = src.read(1)
-    np.testing.assert_array_equal(np.isnan(distance), images[0][0] == 0)
-    assert np.nanmean(distance) == pytest.approx(scores(result)["LPIPS-Sat"], abs=1e-4)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.tif", "p", "r"]
-
-
-def test_a_map_that_exists_is_kept_and_replaced_only_when_asked(run, pair, tmp_path):
-    target = tmp_path / "map.tif"
-    target.write_bytes(b"mine")
-    refused = run("score", *pair, "--map", target)
-    assert (refused.exit_code, refused.stdout) == (1, "")
-    assert refused.stderr == f"Error: {target} exists: choose another name or pass --overwrite\n"
-    assert target.read_bytes() == b"mine"
-    assert run("score", *pair, "--map", target, "--overwrite").exit_code == 0
-    with rasterio.open(target) as src:
-        assert src.shape == (64, 72)
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_an_input_is_never_replaced_by_the_map(run, pair, which):
-    before = tree(pair[0].parent)
-    result = run("score", *pair, "--map", pair[which], "--overwrite")
-    assert result.exit_code == 1
-    assert "is an input" in result.stderr
-    assert tree(pair[0].parent) == before
-
-
-def test_what_a_vrt_is_read_from_is_an_input_too(run, pair, tmp_path):
-    pred, ref = pair
-    vrt = tmp_path / "ref.vrt"
-    with rasterio.open(ref) as src:
-        names = [src.descriptions[i - 1] for i in src.indexes]
-        bands = "".join(
-            f"""<VRTRasterBand dataType="{src.dtypes[i - 1]}" band="{i}">
-            <Description>{names[i - 1]}</Description><SimpleSource>
-            <SourceFilename>{ref}</SourceFilename><SourceBand>{i}</SourceBand>
-            </SimpleSource></VRTRasterBand>"""
-            for i in src.indexes
-        )
-        place = ", ".join(map(str, src.transform.to_gdal()))
-        vrt.write_text(
-            f"""<VRTDataset rasterXSize="{src.width}" rasterYSize="{src.height}">
-            <SRS>{src.crs.to_wkt()}</SRS><GeoTransform>{place}</GeoTransform>{bands}</VRTDataset>"""
-        )
-    outer = tmp_path / "outer.vrt"
-    outer.write_text(vrt.read_text().replace(str(ref), str(vrt)))
-    before = ref.read_bytes()
-    words = ("--scale", 1e-4, "--offset", 0, "--map", ref, "--overwrite")
-    for source in (vrt, outer):
-        refused = run("score", pred, source, *words)
-        assert (refused.exit_code, ref.read_bytes() == before) == (1, True)
-        assert "is an input" in refused.stderr
 
 
 def test_values_out_of_range_name_their_file(run, pair, put, dn, tmp_path):

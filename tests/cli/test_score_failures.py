@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from lpips_sat import scoring
 
+from .conftest import tree
+
 BANDS = ("B04", "B03", "B02", "B08")
-
-
-def tree(folder):
-    """Every file below a folder with its bytes."""
-    return {p: p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 
 
 # --- each writes its files and gives (arguments, exit code, message)

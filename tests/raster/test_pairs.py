@@ -116,7 +116,7 @@ def test_bands_asked_for_name_a_file_that_does_not_name_its_own(
     np.testing.assert_allclose(tile.pred[0], numbers(seed=1) * 1e-4, rtol=1e-6)
     np.testing.assert_allclose(tile.ref[0], numbers(seed=2)[::-1] * 1e-4, rtol=1e-6)
     with (
-        pytest.raises(RadiometryError, match=r"pred.tif has 2 unnamed.*B04 are wanted.*--bands"),
+        pytest.raises(RadiometryError, match=r"pred.tif: 2 band.*B04 are wanted.*--bands"),
         open_pair(*pair, bands=["B04"]),
     ):
         pass
