@@ -62,6 +62,27 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class FileName(click.Path):
+    """The name of a file to write, which says its format; another one is a usage error."""
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__(path_type=Path)
+        self.suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; see the class."""
+        if Path(value).suffix.lower() not in self.suffixes:
+            self.fail(
+                f"{value}: expected a name that ends in {', '.join(self.suffixes)}", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
+TABLE = FileName(".parquet", ".csv", ".json")
+RASTER = FileName(".tif", ".tiff")
+PARQUET = FileName(".parquet")
+
+
 class Named(ParamType):
     """`name=value` -> ("name", "value"), each converted by `key` and `item`."""
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
 @click.option(
     "--map",
     "map_path",
+    type=options.RASTER,
     help="Write LPIPS-Sat per pixel to this GeoTIFF: squares are cells of coarse features.",
 )
 @alignment_options
@@ -87,7 +89,7 @@ def score(
     mask: str | None,
     lr: str | None,
     as_json: bool,
-    map_path: str | None,
+    map_path: Path | None,
     overwrite: bool,
     **said: Any,
 ) -> None:
@@ -158,7 +160,7 @@ def _score_one(
     lr: str | None,
     how: ScoreOptions,
     as_json: bool,
-    map_path: str | None,
+    map_path: Path | None,
     overwrite: bool,
 ) -> None:
     from ..items import Item

@@ -53,7 +53,7 @@ def set_options(command: F) -> F:
         [
             click.option(
                 "--out",
-                type=click.Path(path_type=Path),
+                type=options.TABLE,
                 help="Write a row per image to this .parquet, .csv or .json; a run that was "
                 "killed goes on when repeated.",
             ),

@@ -184,19 +184,27 @@ def check_range(
     Reflectance must lie in [-0.5, 3], display values in [-0.5, 1.5], in every band. Without a
     valid pixel there is nothing to judge.
     """
+    found = implausible(values, valid, radiometry.kind)
+    if found:
+        raise RadiometryError(
+            f"{source}: {found}, read as {radiometry.describe()}. Say what the numbers are: "
+            f"--radiometry {'|'.join(PRESETS)}, or --scale and --offset, and --nodata if a fill "
+            f"value was counted{_unscaled(radiometry)}"
+        )
+
+
+def implausible(values: npt.ArrayLike, valid: npt.ArrayLike, kind: Kind) -> str:
+    """What `check_range` complains of, in words; empty if nothing."""
     array = np.asarray(values)
     mask = np.asarray(valid, dtype=bool).reshape(*array.shape[:-3], *array.shape[-2:])
     pixels = np.moveaxis(array, -3, -1)[mask]
-    low, high = PLAUSIBLE[radiometry.kind]
+    low, high = PLAUSIBLE[kind]
     outside = ~((pixels >= low) & (pixels <= high)).all(axis=-1)
     if outside.size == 0 or outside.mean() <= MAX_OUTSIDE:
-        return
-    raise RadiometryError(
-        f"{source}: {radiometry.kind} outside [{low:g}, {high:g}] in {outside.mean():.1%} of the "
-        f"valid pixels (min {pixels.min():.4g}, median {np.median(pixels):.4g}, max "
-        f"{pixels.max():.4g}), read as {radiometry.describe()}. Say what the numbers are: "
-        f"--radiometry {'|'.join(PRESETS)}, or --scale and --offset, and --nodata if a fill value "
-        f"was counted{_unscaled(radiometry)}"
+        return ""
+    return (
+        f"{kind} outside [{low:g}, {high:g}] in {outside.mean():.1%} of the valid pixels (min "
+        f"{pixels.min():.4g}, median {np.median(pixels):.4g}, max {pixels.max():.4g})"
     )
 
 

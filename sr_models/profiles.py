@@ -67,6 +67,10 @@ class TrainConfig:
             if isinstance(value, float) and not math.isfinite(value):
                 raise LpipsSatError(f"{item.name} must be finite, got {value!r}")
             positive = item.name in POSITIVE
+            if isinstance(value, (list, tuple)) and not _widths(value):
+                raise LpipsSatError(
+                    f"{item.name} must be one or more positive whole numbers, got {list(value)!r}"
+                )
             if isinstance(value, (int, float)) and not (value > 0 or (value == 0 and not positive)):
                 wanted = "positive" if positive else "at least 0"
                 raise LpipsSatError(f"{item.name} must be {wanted}, got {value!r}")
@@ -75,6 +79,11 @@ class TrainConfig:
                 raise LpipsSatError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
+
+
+def _widths(values: Sequence[Any]) -> bool:
+    """Whether these can be the channels of a network."""
+    return bool(values) and all(type(value) is int and value > 0 for value in values)
 
 
 @dataclass(frozen=True)

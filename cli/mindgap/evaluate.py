@@ -52,7 +52,7 @@ COARSE = ("psnr", "cpsnr", "sam", "ergas")
 @options.count("--seeds", 1, "Trainings of each model and regime, from seed 0 on.", least=1)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=options.PARQUET,
     help="Table to write or go on with.  [default: results/SET.parquet]",
 )
 @options.count("--num-samples", 1, "Test the mean of so many samples too.", least=1)

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=options.PARQUET,
     help="Table of the attribution, to write or go on with.  [default: RESULTS-gap.parquet]",
 )
 @click.option(

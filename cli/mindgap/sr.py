@@ -27,7 +27,7 @@ from .. import options
 @options.count("--num-samples", 1, "Write the mean of this many samples.", least=1)
 @click.option(
     "--spread",
-    type=click.Path(path_type=Path),
+    type=options.RASTER,
     help="Write the samples' standard deviation to this GeoTIFF.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, mps ...")

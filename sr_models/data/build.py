@@ -152,7 +152,13 @@ def _cut(
 ) -> pd.DataFrame:
     """Write every valid tile; return one row per tile without its split."""
     f = scene.factor
-    places = layout.places(grid.height * f, grid.width * f)
+    height, width = grid.height * f, grid.width * f
+    places = layout.places(height, width)
+    if not places:
+        raise PairError(
+            f"no tile of {layout.tile} px fits into the {height} x {width} HR pixels that both "
+            "images cover: take smaller ones (--tile)"
+        )
     start_set(folder)
     rows = []
     for done, place in enumerate(places, start=1):

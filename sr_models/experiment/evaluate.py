@@ -82,10 +82,10 @@ class Asked:
 
     @property
     def all_models(self) -> list[str]:
-        """The models in order, "all" spelt out."""
+        """The models in order, "all" spelt out; the folder `runs/x/` is `runs/x`."""
         every = [*CONTROLS, *trainable(self.profile)]
         named = [n for name in self.models for n in (every if name == ALL else [name])]
-        return list(dict.fromkeys(named))
+        return list(dict.fromkeys(name.rstrip("/") or name for name in named))
 
     @property
     def all_cases(self) -> list[str]:

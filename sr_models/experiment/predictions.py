@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lpips_sat import LpipsSatError
+from lpips_sat.radiometry import implausible
 from lpips_sat.warp import open_image
 
 from ..data.pairs import PairDataset, Regime
@@ -54,7 +55,7 @@ class Predictions:
                 "for cases of one kind (I and IV are synthetic, II and III real)"
             )
         self.folder = inner if inner.is_dir() else folder
-        self.bands = sets[0].about["hr"]["bands"]
+        self.bands, self.kind = sets[0].about["hr"]["bands"], sets[0].about["kind"]
         self.references = {
             patch: pairs.root / file
             for pairs in sets
@@ -112,6 +113,8 @@ class Predictions:
                 f"{path}: expected an image ({len(bands)}, {grid.height}, {grid.width}), got "
                 f"{values.shape}"
             )
+        if found := implausible(values, np.isfinite(values).all(axis=0), self.kind):
+            raise LpipsSatError(f"{path}: {found}; expected values in the units of the set")
         return values.astype(np.float32)
 
 

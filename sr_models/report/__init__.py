@@ -104,7 +104,7 @@ def make_report(sources: Sources) -> Report:
         sections.ranking(numbers, agreed),
         *of_set,
         pairs,
-        sections.cannot_say(numbers),
+        sections.cannot_say(numbers, shares),
         provenance_section(numbers),
     ]
     patches, blocks = numbers.size()
@@ -159,10 +159,14 @@ def _of_set(numbers: Numbers, sources: Sources) -> list[Section]:
         missing = (
             "Not given: --data SET --runs FOLDER, as for mindgap evaluate, shows test patches."
         )
-        return [sections.training([]), Section("images", "Images", missing=missing)]
+        curved = [sections.training([])] if numbers.trained else []
+        return [*curved, Section("images", "Images", missing=missing)]
     views = Views(numbers.results, sources.data, sources.runs, device=sources.device)
     curves = curves_of(numbers.results, views.trainings)
-    chosen = views.patches(choose(numbers, sources.patches))
+    curved = [sections.training(curves)] if numbers.trained else []
+    if not (chosen := views.patches(choose(numbers, sources.patches))):
+        missing = "No patches: they are chosen by the gap of trained models. " + sections.NO_GAP
+        return curved + ([Section("images", "Images", missing=missing)] if sources.patches else [])
     shown = plates(
         numbers, chosen, views.guess, views.exam.about["hr"]["bands"], views.exam.scores.kind
     )
@@ -174,8 +178,7 @@ def _of_set(numbers: Numbers, sources: Sources) -> list[Section]:
     )
     if views.absent:
         about += f" Without pictures: {'; '.join(views.absent)}."
-    images = Section("images", "Images", about=about, plates=shown)
-    return [sections.training(curves), images]
+    return [*curved, Section("images", "Images", about=about, plates=shown)]
 
 
 def _audit(numbers: Numbers, sources: Sources) -> Section:

@@ -121,8 +121,9 @@ def ranking(found: Sequence[Agreement]) -> str:
     tau = f"Kendall's τ of the mean scores: {taus}."
     verdict = "Yes" if against else "Not established"
     rest = f"The other {pairs - against - alike}" if against or alike else "All"
+    counted = "is 1 comparison, of" if pairs == 1 else f"are {pairs} comparisons, each of"
     return (
-        f"{verdict}. There are {pairs} comparisons, each of two models in one case. In "
+        f"{verdict}. There {counted} two models in one case. In "
         f"{against or 'none'} the metrics surely disagree{f' ({where})' if where else ''}: both "
         f"tell the two models apart, in opposite order. In {alike or 'none'} they surely agree: "
         f"both tell them apart, in the same order. {rest} are undecided, because at least one of "
@@ -131,8 +132,8 @@ def ranking(found: Sequence[Agreement]) -> str:
     )
 
 
-def limits(numbers: Numbers) -> list[str]:
-    """Say what the experiment cannot say, from what it was made of."""
+def limits(numbers: Numbers, *, shared: bool) -> list[str]:
+    """Say what the experiment cannot say, from what it was made of; shared: whether the gap is."""
     known = numbers.results.provenance
     about, (patches, blocks) = known.get("set", {}), numbers.size()
     counts = numbers.trainings
@@ -146,18 +147,25 @@ def limits(numbers: Numbers) -> list[str]:
             f"{lr} to {hr}" for lr, hr in zip(about["lr_bands"], about["bands"], strict=True)
         )
         what = f"One set ({about['name']}: {pairs}, x{about['factor']})"
-    return [
+    said = [
         f"{what}, {patches} test patches in {blocks} blocks. The intervals are Student's, "
         f"{over(counts)}: they say what {other} would change, as far as effects of so few "
         "are close to normal. They say nothing about another place, season, sensor, band or "
         f"factor{alone}.",
-        f"All networks are of the profile {known.get('profile', 'named below')!r} and of one "
-        "architecture. What a small network learns in minutes does not tell which of the "
-        "published methods is the best when trained for days.",
-        "A share of the gap is what changes when a factor is taken away from the real images as "
-        "far as a model of it, fitted to training pairs, takes it away. The rest holds what these "
-        "models miss, such as other spectral responses.",
     ]
+    if numbers.trained:
+        said.append(
+            f"All networks are of the profile {known.get('profile', 'named below')!r} and of one "
+            "architecture. What a small network learns in minutes does not tell which of the "
+            "published methods is the best when trained for days."
+        )
+    if shared:
+        said.append(
+            "A share of the gap is what changes when a factor is taken away from the real images "
+            "as far as a model of it, fitted to training pairs, takes it away. The rest holds what "
+            "these models miss, such as other spectral responses."
+        )
+    return said
 
 
 def _changes(numbers: Numbers, metric: str, cases: tuple[str, str]) -> list[tuple[str, Interval]]:

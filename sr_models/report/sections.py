@@ -22,12 +22,19 @@ from .ranks import (
 from .tables import UNTEXTURED, cases_table, cost_table, gap_table, metric_title
 
 MAIN = (FIDELITY, PERCEPTION)  # metrics that are shown first
+NO_GAP = "Cases I and II are not in the table: mindgap evaluate --model all --case all"
+CONTROLS = {
+    "bicubic": "bicubic learned nothing",
+    "regression": "regression is the same network without diffusion",
+    "ceiling": "ceiling is the truth itself, averaged to the LR grid and interpolated back",
+}
 
 
 def in_short(numbers: Numbers, shares: Shares, agreements: Sequence[Agreement]) -> Section:
     """The questions of the experiment, answered."""
     found = answers(numbers, main_metrics(numbers), shares, agreements)
-    return Section("short", "In short", answers=found)
+    missing = "" if found else NO_GAP
+    return Section("short", "In short", answers=found, missing=missing)
 
 
 def cases(numbers: Numbers) -> Section:
@@ -40,20 +47,25 @@ def cases(numbers: Numbers) -> Section:
     return Section(
         "cases",
         "Cases I to IV",
-        about="Columns say what a model learned from and what it is tested on. bicubic learned "
-        "nothing, regression is the same network without diffusion, and ceiling is the truth "
-        f"itself, averaged to the LR grid and interpolated back. {intervals(numbers)}",
+        about="Columns say what a model learned from and what it is tested on. "
+        f"{_controls(numbers)}{intervals(numbers)}",
         tables=[cases_table(numbers, metric) for metric in main],
         more=[*more, *([cost] if cost else [])],
         folded="Other metrics, patches without texture, cost",
     )
 
 
+def _controls(numbers: Numbers) -> str:
+    """Say what the controls of the table are."""
+    said = [text for name, text in CONTROLS.items() if name in numbers.models]
+    joined = f"{', '.join(said[:-1])}, and {said[-1]}" if len(said) > 1 else "".join(said)
+    return f"{joined}. " if said else ""
+
+
 def gap(numbers: Numbers) -> Section:
     """Differences between the cases."""
     if not {"I", "II"} <= set(numbers.cases):
-        missing = "Cases I and II are not in the table: mindgap evaluate --model all --case all"
-        return Section("gap", "The gap", missing=missing)
+        return Section("gap", "The gap", missing=NO_GAP)
     main = main_metrics(numbers)
     rest = [metric for metric in others(numbers) if metric in numbers.between_cases]
     charts = [gap_figure(numbers, metric) for metric in (*main, *rest)]
@@ -194,9 +206,10 @@ def curves_table(curves: Sequence[Curve]) -> Table:
     return Table("Optimisation", [Text("model"), *heads], rows)
 
 
-def cannot_say(numbers: Numbers) -> Section:
+def cannot_say(numbers: Numbers, shares: Shares) -> Section:
     """What the experiment cannot say."""
-    return Section("limits", "What this cannot say", answers=[Answer("", limits(numbers))])
+    said = limits(numbers, shared=bool(shares))
+    return Section("limits", "What this cannot say", answers=[Answer("", said)])
 
 
 def main_metrics(numbers: Numbers) -> list[str]:

@@ -40,6 +40,13 @@ def test_a_map_that_exists_is_kept_and_replaced_only_when_asked(run, pair, tmp_p
         assert src.shape == (64, 72)
 
 
+def test_a_map_is_a_geotiff_by_its_name_too(run, pair, tmp_path):
+    refused = run("score", *pair, "--map", tmp_path / "map.png")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "map.png: expected a name that ends in .tif, .tiff" in refused.stderr
+    assert not (tmp_path / "map.png").exists()
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_an_input_is_never_replaced_by_the_map(run, pair, which):
     before = tree(pair[0].parent)

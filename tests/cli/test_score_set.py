@@ -195,7 +195,7 @@ def test_what_makes_no_sense_is_a_usage_error(run, folders, args, said):
 
 def test_the_kind_of_the_table_is_checked_before_the_work(run, folders, tmp_path):
     result = run("score", *folders, "--out", tmp_path / "out.xlsx")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "ends in .parquet, .csv, .json" in result.stderr
 
 

@@ -113,13 +113,15 @@ def read_rows(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> li
         raise PairError(f"{path} is no table in UTF-8 ({error}); the file is damaged") from error
 
 
-def number(row: Mapping[str, str], column: str) -> float:
-    """Read the number in a cell; NaN where it is empty or the column is missing."""
+def number(row: Mapping[str, str], column: str, source: Path) -> float:
+    """Read the number in a cell of the table `source`; NaN where it is empty or there is none."""
     try:
         return float(row.get(column) or math.nan)
     except ValueError as error:
         cells = ", ".join(row.values())
-        raise PairError(f"{column} is {row[column]!r}, expected a number, in: {cells}") from error
+        raise PairError(
+            f"{source}: {column} is {row[column]!r}, expected a number, in: {cells}"
+        ) from error
 
 
 def _rows(path: Path, columns: Sequence[str], delimiter: str) -> list[dict[str, str]]:

@@ -54,7 +54,9 @@ def _units(source: Path) -> list[Unit]:
         for name, found in files.items():
             if row["roi"] not in found:
                 raise PairError(f"{source / name}: no image of {row['roi']}; the set is incomplete")
-        units.append(partial(_pair, row, *(found[row["roi"]] for found in files.values())))
+        units.append(
+            partial(_pair, tables[0], row, *(found[row["roi"]] for found in files.values()))
+        )
     return units
 
 
@@ -63,7 +65,7 @@ def _by_roi(folder: Path) -> dict[str, Path]:
     return {match[1]: path for match, path in named if match is not None}
 
 
-def _pair(row: dict[str, str], low: Path, high: Path) -> Iterator[Published]:
+def _pair(table: Path, row: dict[str, str], low: Path, high: Path) -> Iterator[Published]:
     lr, valid, grid = read_image(low, L2A_BANDS, RGBN, SCALE)
     hr, *_ = read_image(high, RGBN, RGBN, SCALE)
     names = " ".join([*row.values(), low.name, high.name])
@@ -78,7 +80,7 @@ def _pair(row: dict[str, str], low: Path, high: Path) -> Iterator[Published]:
         split="test",
         lr_date=date_in(SENTINEL2_ID, names) or date_in(MAJA_ID, names),
         hr_date=next((date for date in found if date), ""),
-        hr_view=number(row, "venus_zenith_angle"),
+        hr_view=number(row, "venus_zenith_angle", table),
     )
 
 

@@ -60,14 +60,16 @@ def _units(source: Path, *, columns: tuple[str, str]) -> list[Unit]:
     for index in indexes:
         for row in read_rows(index, (*COMMON, *columns), delimiter="\t"):
             files = [need_file(index.parent / row[c]) for c in (*columns, "patches_gpkg")]
-            units.append(partial(_patches, row, *files))
+            units.append(partial(_patches, index, row, *files))
     return units
 
 
-def _patches(row: dict[str, str], low: Path, high: Path, places: Path) -> Iterator[Published]:
+def _patches(
+    index: Path, row: dict[str, str], low: Path, high: Path, places: Path
+) -> Iterator[Published]:
     lr, hr = _tensor(low), _tensor(high)
     grids = list(_places(places, lr.shape[2:]))
-    if not len(lr) == len(hr) == len(grids) == number(row, "nb_patches"):
+    if not len(lr) == len(hr) == len(grids) == number(row, "nb_patches", index):
         raise PairError(
             f"{low.parent}: {row['nb_patches']} patches of {row['date']} in index.csv, {len(lr)} "
             f"in {low.name}, {len(hr)} in {high.name}, {len(grids)} in {places.name}: expected the "
@@ -86,7 +88,7 @@ def _patches(row: dict[str, str], low: Path, high: Path, places: Path) -> Iterat
             grid=grid,
             lr_date=lr_date,
             hr_date=hr_date,
-            hr_view=number(row, "venus_zenith_angle"),
+            hr_view=number(row, "venus_zenith_angle", index),
         )
 
 

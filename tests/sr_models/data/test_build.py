@@ -17,6 +17,7 @@ from lpips_sat.errors import OutputExistsError, RadiometryError
 from sr_models.data.build import Source, build_pairs
 from sr_models.data.errors import PairError
 from sr_models.data.sets import texture
+from sr_models.data.tiles import Layout
 from tests.sr_models.data.conftest import SMALL
 
 
@@ -216,6 +217,15 @@ def test_a_scene_that_makes_no_pairs_is_one_clear_line_and_leaves_nothing(
     assert "\n" not in str(raised.value)
     assert isinstance(raised.value, LpipsSatError)
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_tile_that_is_larger_than_the_scene_is_not_blamed_on_clouds(tmp_path, scene):
+    (tmp_path / "in").mkdir()
+    low, high, *_ = scene(tmp_path / "in")
+    layout = Layout(tile=10_000, block=1, margin=0)
+    with pytest.raises(PairError, match=r"no tile of 10000 px fits into .*: take smaller"):
+        build_pairs(Source(low), Source(high), tmp_path / "pairs", layout=layout)
+    assert not (tmp_path / "pairs").exists()
 
 
 def test_clouds_everywhere_in_the_mask_leave_nothing(tmp_path, scene, raster):

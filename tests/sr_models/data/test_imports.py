@@ -265,7 +265,10 @@ def test_opensr_test_is_for_tests_only_and_no_pickle_is_opened(tmp_path, sources
     ("spoil", "said"),
     [
         (lambda text: text.rsplit("\t", 1)[0], r"line \d: expected 12"),
-        (lambda text: text.replace("\t17.5\t", "\tn/a\t"), "venus_zenith_angle is 'n/a'"),
+        (
+            lambda text: text.replace("\t17.5\t", "\tn/a\t"),
+            r"index\.csv: venus_zenith_angle is 'n/a'",
+        ),
         (lambda text: text + "\udcff", "no table in UTF-8"),
     ],
 )

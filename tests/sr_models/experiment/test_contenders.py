@@ -95,6 +95,10 @@ def test_predictions_that_do_not_fit_are_one_clear_line(truth, run, tmp_path):
     np.save(mine / f"{ids[0]}.npy", np.full((64, 64), np.nan, np.float32))
     with pytest.raises(LpipsSatError, match=f"no numbers in the image of patch {ids[0]}"):
         run(str(mine), cases=("II",))
+    np.save(mine / f"{ids[0]}.npy", np.full((64, 64), 1000, np.int16))
+    said = r"\.npy: reflectance outside .* median 1000.* expected values in the units of the set"
+    with pytest.raises(LpipsSatError, match=said):
+        run(str(mine), cases=("II",))
     (mine / f"{ids[0]}.npy").unlink()
     shutil.copy(truth / "hr" / f"{ids[1]}.tif", mine / f"{ids[0]}.tif")
     with pytest.raises(LpipsSatError, match="is not on the grid of the HR image"):

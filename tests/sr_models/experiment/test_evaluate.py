@@ -93,6 +93,10 @@ def test_what_is_there_is_not_done_again_and_more_is_added(run, untrainable, tmp
     assert list(dict.fromkeys(picked)) == ["bicubic", "regression"]
 
 
+def test_a_folder_is_one_model_however_its_name_ends():
+    assert Asked(("runs/x/", "runs/x", "./bicubic/")).all_models == ["runs/x", "./bicubic"]
+
+
 def test_a_run_cut_short_at_any_time_ends_with_the_table_of_one_that_was_not(run, tmp_path):
     asked = {"cases": ("I", "II"), "seeds": 2}
     whole = run("regression", "bicubic", out=tmp_path / "whole.parquet", **asked)

@@ -20,6 +20,7 @@ from lpips_sat.errors import OutputExistsError, ResultsError
 from lpips_sat.report import palette
 from sr_models.data.pairs import PairDataset
 from sr_models.experiment.curves import Curve
+from sr_models.experiment.evaluate import Asked, evaluate
 from sr_models.experiment.results import (
     ATTRIBUTION,
     EVALUATION,
@@ -288,6 +289,24 @@ def test_a_table_of_one_case_makes_a_report_too(tmp_path):
     text = bare((tmp_path / "r.html").read_text())
     assert f"{np.mean(pd.DataFrame(rows)['value']):.3f}" in text
     assert "Cases I and II are not in the table" in text
+
+
+def test_a_report_says_nothing_of_what_was_not_done(study, tmp_path):
+    """A table of controls in one case: no trainings, no shares, no pictures."""
+    evaluate(study / "toy", tmp_path / "r.parquet", Asked(["bicubic"], ("III",)))
+    report = make_report(Sources(tmp_path / "r.parquet", data=study / "toy", runs=tmp_path))
+    sections = {section.name: section for section in report.sections}
+    assert "training" not in sections
+    for name in ("short", "gap", "images"):
+        section = sections[name]
+        assert "Cases I and II are not in the table" in section.missing
+        assert (section.answers, section.about, section.plates) == ([], "", [])
+    assert "bicubic learned nothing. Intervals" in sections["cases"].about
+    assert "regression" not in sections["cases"].about
+    (limits,) = sections["limits"].answers
+    assert len(limits.said) == 1
+    patches = Sources(tmp_path / "r.parquet", data=study / "toy", runs=tmp_path, patches=0)
+    assert "images" not in [section.name for section in make_report(patches).sections]
 
 
 def test_an_attribution_of_other_settings_or_weights_is_refused(study, study_tables, tmp_path):

@@ -210,14 +210,14 @@ def test_sentences_keep_to_what_the_table_holds(results):
 
 
 def test_limits_are_those_of_the_set(numbers):
-    said = " ".join(limits(numbers))
+    said = " ".join(limits(numbers, shared=True))
     assert "made-up: B8A to B08, x2" in said
     assert "24 test patches in 6 blocks" in said
     assert "over blocks and trainings, 3 trainings of each model" in said
     assert "other blocks of the same scenes and other trainings would change" in said
     assert "'small'" in said
     once = numbers.table[numbers.table["seed"] == 0]
-    said = " ".join(limits(Numbers(CaseResults(once, numbers.results.provenance))))
+    said = " ".join(limits(Numbers(CaseResults(once, numbers.results.provenance)), shared=True))
     assert "over blocks alone, 1 training of each model" in said
     assert "what other blocks of the same scenes would change" in said
     assert "or factor, nor about other trainings." in said
