@@ -31,12 +31,13 @@ POSITIVE = ("steps", "batch", "crop", "learning_rate", "clip", "checkpoint_every
 class TrainConfig:
     """How a network is trained.
 
-    crop: HR pixels of a side; schedule: of the learning rate after the linear warm-up; clip: the
-    largest norm of the gradient; loss: "l1" or "l2" on what the network predicts, "lpips-sat"
-    (L1 of the estimate of x0, plus its LPIPS-Sat distance), or "matching", UniDB's L1 between
-    means; adversarial: weight of the GAN's loss, 0 for none; discriminator: its widths; precision:
-    "no" (float32) or "bf16"; looks: how often the validation set is looked at, more densely early
-    on, where a model changes fast.
+    crop: HR pixels of a side; schedule: of the learning rate after the linear warm-up; decay: what
+    the rate is multiplied by at each step of decay_at, and after every decay_every steps (0 =
+    never); clip: the largest norm of the gradient; loss: "l1" or "l2" on what the network
+    predicts, "lpips-sat" (L1 of the estimate of x0, plus its LPIPS-Sat distance), or "matching",
+    UniDB's L1 between means; adversarial: weight of the GAN's loss, 0 for none; discriminator: its
+    widths; precision: "no" (float32) or "bf16"; looks: how often the validation set is looked at,
+    more densely early on, where a model changes fast.
     """
 
     steps: int
@@ -56,6 +57,9 @@ class TrainConfig:
     checkpoint_every: int = 500
     looks: int = 6
     workers: int = 0
+    decay: float = 1.0
+    decay_at: Sequence[int] = ()
+    decay_every: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what means nothing."""
@@ -67,23 +71,22 @@ class TrainConfig:
             if isinstance(value, float) and not math.isfinite(value):
                 raise LpipsSatError(f"{item.name} must be finite, got {value!r}")
             positive = item.name in POSITIVE
-            if isinstance(value, (list, tuple)) and not _widths(value):
+            if isinstance(value, (list, tuple)) and not all(
+                type(n) is int and n > 0 for n in value
+            ):
                 raise LpipsSatError(
-                    f"{item.name} must be one or more positive whole numbers, got {list(value)!r}"
+                    f"{item.name} must be positive whole numbers, got {list(value)!r}"
                 )
             if isinstance(value, (int, float)) and not (value > 0 or (value == 0 and not positive)):
                 wanted = "positive" if positive else "at least 0"
                 raise LpipsSatError(f"{item.name} must be {wanted}, got {value!r}")
+        if not self.discriminator:
+            raise LpipsSatError("discriminator must name the width of one level or more, got none")
         for name, known in (("loss", LOSSES), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise LpipsSatError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
-
-
-def _widths(values: Sequence[Any]) -> bool:
-    """Whether these can be the channels of a network."""
-    return bool(values) and all(type(value) is int and value > 0 for value in values)
 
 
 @dataclass(frozen=True)

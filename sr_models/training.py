@@ -212,9 +212,15 @@ class Trainer:
         optimiser.step()
 
     def _rate(self, step: int) -> float:
-        if self.config.schedule == "cosine":
-            return runs.schedule(step, steps=self.config.steps, warmup=self.config.warmup)
-        return min(1.0, (step + 1) / max(self.config.warmup, 1))
+        """The learning rate as a share of its peak."""
+        config = self.config
+        decays = sum(step >= at for at in config.decay_at)
+        decays += step // config.decay_every if config.decay_every else 0
+        if config.schedule == "cosine":
+            share = runs.schedule(step, steps=config.steps, warmup=config.warmup)
+        else:
+            share = min(1.0, (step + 1) / max(config.warmup, 1))
+        return share * float(config.decay**decays)
 
     @contextmanager
     def averaged(self) -> Any:

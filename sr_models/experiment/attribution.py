@@ -29,7 +29,7 @@ from ..registry import device_of, load_pipeline
 from .contenders import Batch, Contender, Sampler
 from .curves import trainings_of
 from .evaluate import REMEDY, SHARED, check_tested, differences, taken_up
-from .exam import BATCH_PIXELS, Exam
+from .exam import BATCH_PIXELS, Exam, check_set
 from .foreign import foreign
 from .gap import STATES, SUBSETS, comparable
 from .lock import sole_writer
@@ -86,6 +86,7 @@ def attribute_results(
             is being written by another run.
     """
     units = units_of(results, asked.models, asked.seeds)
+    check_set(results.provenance, root)
     exam = _exam(results, root, asked)
     degradation = results.provenance["degradation"]
     factors = fit_factors(PairDataset(root, "train"), degradation)

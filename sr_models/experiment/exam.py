@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lpips_sat import LpipsSatError
+from lpips_sat.errors import ResultsError
 
 from ..data.degradation import describe
 from ..data.errors import DegradationError
@@ -124,6 +125,20 @@ class Exam:
                 for patch, value in zip(batch.ids, values, strict=True):
                     named = {"estimate": estimate, "patch": patch}
                     yield named | {"metric": metric, "value": value}
+
+
+def check_set(provenance: Mapping[str, Any], root: Path) -> None:
+    """Refuse a set whose test patches are not those that a table is of.
+
+    Raises:
+        ResultsError: they are others.
+    """
+    known = provenance.get("set", {})
+    if known.get("test_sha256") != test_sha256(root):
+        raise ResultsError(
+            f"the table is not of {root}: it is of the set {known.get('name')!r}, with other test "
+            "patches. Give the set that `mindgap evaluate` tested on with --data"
+        )
 
 
 def batches(pairs: PairDataset) -> Iterator[Batch]:

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from lpips_sat.calibration.judgements import (
+    SHIPPED,
     VALIDATION_STEP,
     JudgementError,
     Judgements,
+    read_card,
     read_judgements,
     read_table,
 )
@@ -196,3 +198,22 @@ def test_releases_with_patches_of_other_sizes_do_not_join(folder, tmp_path):
     other = write(tmp_path / "other", ref=larger, a=larger, b=larger)
     with pytest.raises(JudgementError, match="different patch sizes"):
         Judgements.join([read_judgements(folder), read_judgements(other)])
+
+
+@pytest.mark.parametrize("release", ["v2", "v3", "v4"])
+def test_the_card_of_a_release_says_what_its_votes_say(release):
+    votes = pd.read_csv(SHIPPED[release] / "votes.csv")
+    said = read_card(SHIPPED[release])["agreement"]
+    twice = votes.merge(votes, on="id").query("rater_x < rater_y")
+    sure = twice[(twice["confidence_x"] > 1) & (twice["confidence_y"] > 1)]
+    found = [
+        value
+        for of in (twice, sure)
+        for value in (len(of), round((of["choice_x"] == of["choice_y"]).mean(), 3))
+    ]
+    assert found == [
+        said["pairs of votes"],
+        said["same choice"],
+        said["pairs of votes that were both at least fairly sure"],
+        said["same choice among these"],
+    ]

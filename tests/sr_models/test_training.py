@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import ConstantLR, MultiStepLR, StepLR
 
 from lpips_sat import LpipsSatError
 from lpips_sat.errors import OutputExistsError
 from sr_models.pipeline import SRPipeline
-from sr_models.profiles import models
+from sr_models.profiles import load_profile, models
 from sr_models.training import Batches, Trainer, scale_of, train, validate
 
 HERE = Path(__file__).parent
@@ -94,6 +96,33 @@ def test_a_run_killed_at_any_time_ends_with_the_weights_of_the_uninterrupted_one
     assert same(resumed, whole)
     logs = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "killed")]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "oracle"),
+    [
+        ({"decay": 0.5, "decay_at": [2, 5]}, lambda o: MultiStepLR(o, [2, 5], gamma=0.5)),
+        ({"decay": 0.99, "decay_every": 3}, lambda o: StepLR(o, 3, gamma=0.99)),
+        ({}, lambda o: ConstantLR(o, factor=1.0)),
+    ],
+)
+def test_the_learning_rate_decays_as_torch_schedulers_do(options, oracle, tiny, toy):
+    how = {"schedule": "constant", "warmup": 0, "learning_rate": 1e-3, **options}
+    trainer = Trainer(tiny("flow", **how), ("B08",), ("B08",), 2, Accelerator(cpu=True))
+    theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    schedule, batch = oracle(theirs), {"lr": toy.lr[:2, :, :8, :8], "hr": toy.hr[:2, :, :16, :16]}
+    for step in range(9):
+        trainer.step(step, batch)
+        rate = trainer.optimiser.param_groups[0]["lr"]
+        assert rate == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+        theirs.step()
+        schedule.step()
+
+
+def test_the_paper_profile_decays_as_the_public_code():
+    unidb, i2sb = (load_profile(model, "paper").train for model in ("unidb", "i2sb"))
+    assert (unidb.decay, list(unidb.decay_at)) == (0.5, [300_000, 500_000, 600_000, 700_000])
+    assert (i2sb.decay, i2sb.decay_every) == (0.99, 1000)
 
 
 def test_the_seed_decides(tiny, toy, tmp_path):

@@ -106,7 +106,7 @@ def test_what_does_not_fit_the_table_is_refused(made, write_set, hr, tmp_path):
     other = write_set(tmp_path / "set", 0.9 * hr, lambda image: image[:, ::2, ::2])
     said = mindgap(*args, "--data", other, "--runs", made / "runs")
     assert said.exit_code == 1
-    assert "test_sha256" in said.stderr
+    assert "it is of the set 'set', with other test patches" in said.stderr
     assert "Give the set that `mindgap evaluate` tested on" in said.stderr
     own = ("--data", made / "set")
     said = mindgap(*args, *own, "--runs", tmp_path, "--model", "regression")
