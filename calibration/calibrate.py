@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -209,13 +210,19 @@ def agreements(metric: LPIPSSat, trials: Judgements) -> dict[str, NDArray[np.flo
     }
 
 
-def _summary(scores: NDArray[np.float64], trials: Judgements) -> dict[str, float]:
-    """A row of evidence: mean agreement with its interval, and the numbers it rests on."""
+def _summary(scores: NDArray[np.float64], trials: Judgements) -> dict[str, float | None]:
+    """A row of evidence: mean agreement with its interval, and the numbers it rests on.
+
+    Without an interval where all patches are of one image, which says nothing of others.
+    """
     interval = evaluate.summarise(scores, trials)
+    low, high = (
+        None if math.isnan(end) else round(end, 4) for end in (interval.low, interval.high)
+    )
     return {
         "agreement": round(interval.mean, 4),
-        "low": round(interval.low, 4),
-        "high": round(interval.high, 4),
+        "low": low,
+        "high": high,
         "trials": interval.count,
         "references": interval.clusters,
     }

@@ -121,7 +121,9 @@ def _score_same(distance: Distance, pairs: SameDifferent) -> Iterator[tuple[str,
         ]
         return float(np.mean(of_groups))
 
-    yield "JND mAP", bootstrap(mean_precision, np.arange(len(of))) if len(of) else NOTHING
+    of_reference = [image.tobytes() for image in pairs.ref[known]]
+    _, clusters = np.unique(of_reference, return_inverse=True)
+    yield "JND mAP", bootstrap(mean_precision, clusters) if len(of) else NOTHING
 
 
 def _score_opinions(distance: Distance, opinions: Opinions) -> Iterator[tuple[str, Interval]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -62,7 +62,7 @@ def compare(tables: tuple[Path, ...], common: bool, level: float, seed: int, as_
         whole = {**facts, "warnings": warnings, "metrics": listed}
         click.echo(json.dumps(options.plain(whole), indent=2))
         return
-    console = Console(highlight=False, emoji=False)
+    console = options.console()
     if not console.is_terminal:
         console.width = WIDE
     for metric in found:

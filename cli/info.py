@@ -12,6 +12,7 @@ from rich.markup import escape
 from .. import __version__
 from ..radiometry import PRESETS, preset
 from ..weights import cards
+from . import options
 
 
 @click.command()
@@ -22,7 +23,7 @@ def info(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    console = Console(highlight=False, emoji=False)
+    console = options.console()
     for title, entries in found.items():
         if isinstance(entries, str):
             console.print(f"[bold]{title}[/] {escape(entries)}")

@@ -25,6 +25,7 @@ else:
 
 # Progress and messages for people; stdout carries results only.
 stderr = Console(stderr=True)
+PIPE = 200  # columns of a table that no terminal shows
 
 
 class CommaList(ParamType):
@@ -60,6 +61,10 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number", param, ctx)
         return number
+
+    def _describe_range(self) -> str:
+        """What help says; `click` would write "x<=None" of no bounds."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
 
 
 class FileName(click.Path):
@@ -233,6 +238,18 @@ def step_log(steps: int) -> Callable[[int, dict[str, float]], None]:
             stderr.print(f"step {step}/{steps}  {shown}", soft_wrap=True)
 
     return report
+
+
+def console() -> Console:
+    """Where tables are printed; as wide as they are where no terminal has an edge."""
+    stdout = Console(highlight=False, emoji=False)
+    return stdout if stdout.is_terminal else Console(highlight=False, emoji=False, width=PIPE)
+
+
+def size_of(path: Path) -> str:
+    """How large a file is, in kB or MB."""
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
 
 
 def progress() -> Progress:

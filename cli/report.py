@@ -37,5 +37,4 @@ def report(tables: tuple[Path, ...], out: Path, cases: int, overwrite: bool) -> 
     if lost:
         first = lost[0].splitlines()[0]
         click.echo(f"warning: {len(lost)} results without pictures, first: {first}", err=True)
-    size = out.stat().st_size / 1e6
-    click.echo(f"report: {out}, {len(shown)} images, {size:.1f} MB", err=True)
+    click.echo(f"report: {out}, {len(shown)} images, {options.size_of(out)}", err=True)

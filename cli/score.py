@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -202,7 +201,7 @@ def _score_one(
         found = {**named, **dataclasses.asdict(result), "warnings": warnings}
         click.echo(json.dumps(options.plain(found), indent=2))
     else:
-        Console().print(_table(result))
+        options.console().print(_table(result))
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     if map_path is not None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -126,7 +125,7 @@ def score_pairs(
     if as_json:
         click.echo(json.dumps(options.plain(_summary(results)), indent=2))
     else:
-        Console(highlight=False, emoji=False).print(_table(results))
+        options.console().print(_table(results))
     lr_factor = int(scoring.factor or 4) if any(item.lr for item in items) else None
     bands = map(tuple, results.provenance["bands"])
     tell_left_out(scoring, ((names, "reflectance", lr_factor, None) for names in bands))

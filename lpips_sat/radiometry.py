@@ -177,20 +177,21 @@ def check_range(
     radiometry: Radiometry,
     *,
     source: str = "this image",
+    advice: str = "",
 ) -> None:
     """Raise RadiometryError if over 1 % of the valid pixels lie outside what `kind` can hold.
 
     values: (..., C, H, W) after `to_values`; valid: booleans (..., H, W) or (..., 1, H, W).
     Reflectance must lie in [-0.5, 3], display values in [-0.5, 1.5], in every band. Without a
-    valid pixel there is nothing to judge.
+    valid pixel there is nothing to judge. advice: what to do, if not as for `lpips-sat score`.
     """
     found = implausible(values, valid, radiometry.kind)
     if found:
-        raise RadiometryError(
-            f"{source}: {found}, read as {radiometry.describe()}. Say what the numbers are: "
-            f"--radiometry {'|'.join(PRESETS)}, or --scale and --offset, and --nodata if a fill "
-            f"value was counted{_unscaled(radiometry)}"
+        advice = advice or (
+            f"Say what the numbers are: --radiometry {'|'.join(PRESETS)}, or --scale and --offset, "
+            f"and --nodata if a fill value was counted{_unscaled(radiometry)}"
         )
+        raise RadiometryError(f"{source}: {found}, read as {radiometry.describe()}. {advice}")
 
 
 def implausible(values: npt.ArrayLike, valid: npt.ArrayLike, kind: Kind) -> str:

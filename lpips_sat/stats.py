@@ -53,7 +53,8 @@ def bootstrap_mean(
     """Mean of ``values`` (n,) with an interval that resamples whole ``clusters`` (n,).
 
     Percentile bootstrap (Efron & Tibshirani 1993, ch. 13). Without clusters every value is its
-    own. NaN is an error, not silently dropped.
+    own. NaN is an error, not silently dropped. One cluster says nothing of others: its interval is
+    NaN.
     """
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or not len(data) or np.isnan(data).any():
@@ -63,6 +64,8 @@ def bootstrap_mean(
         )
     index = _cluster_index(clusters, len(data))
     sums, counts = np.bincount(index, weights=data), np.bincount(index)
+    if len(sums) < 2:
+        return Interval(float(data.mean()), nan, nan, len(data), len(sums))
     draws = _draws(len(sums), resamples, seed)
     means = np.concatenate([sums[d].sum(axis=1) / counts[d].sum(axis=1) for d in draws])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
@@ -80,15 +83,17 @@ def bootstrap(
     """Any ``statistic`` of rows (their indices) with an interval that resamples whole ``clusters``.
 
     For means `bootstrap_mean` is faster. Resamples whose statistic is undefined (NaN, such as
-    the correlation of a constant) do not count.
+    the correlation of a constant) do not count. The interval of one cluster is NaN.
     """
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
+    value = float(statistic(np.arange(len(index))))
+    if len(names) < 2:
+        return Interval(value, nan, nan, len(index), len(names))
     members = [np.flatnonzero(index == i) for i in range(len(names))]
     draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
     values = [statistic(np.concatenate([members[i] for i in draw])) for draw in draws]
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-    value = statistic(np.arange(len(index)))
-    return Interval(float(value), float(low), float(high), len(index), len(names))
+    return Interval(value, float(low), float(high), len(index), len(names))
 
 
 def crossed_mean(
@@ -185,7 +190,7 @@ def summarise(
     if not len(data):
         return Summary(Interval(nan, nan, nan, 0, 0), nan, undefined)
     scenes = len(np.unique(index))
-    if scenes > 1 and np.isfinite(data).all():
+    if np.isfinite(data).all():
         mean = bootstrap_mean(data, index, level=level, seed=seed)
     else:
         mean = Interval(float(data.mean()), nan, nan, len(data), scenes)

@@ -6,6 +6,7 @@ from scipy import stats
 
 from lpips_sat.errors import MetricInputError
 from lpips_sat.stats import (
+    bootstrap,
     bootstrap_mean,
     crossed_mean,
     least_clusters,
@@ -336,3 +337,12 @@ def test_a_crossed_mean_refuses_a_row_one_cluster_and_nan():
         crossed_mean(np.full((1, 3), np.nan), [0, 1, 2])
     with pytest.raises(MetricInputError, match="two clusters or more, got one"):
         crossed_mean(np.zeros((2, 3)), [0, 0, 0])
+
+
+def test_one_cluster_says_nothing_of_others():
+    found = bootstrap_mean([0.2, 0.4], ["a", "a"])
+    assert (found.mean, found.count, found.clusters) == (pytest.approx(0.3), 2, 1)
+    assert np.isnan([found.low, found.high]).all()
+    found = bootstrap(lambda rows: float(len(rows)), ["a", "a", "a"])
+    assert (found.mean, found.count, found.clusters) == (3, 3, 1)
+    assert np.isnan([found.low, found.high]).all()

@@ -210,7 +210,7 @@ def _rater_lines(card: dict[str, Any]) -> list[str]:
     lines = [
         "## Raters",
         "",
-        f"{answers['recorded']} answers are on record, {answers['taken_back']} were taken back.",
+        f"{answers['recorded']} answers are on record, {answers['taken_back']} taken back.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),

@@ -7,6 +7,7 @@ made again from its row alone.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -103,11 +104,15 @@ def build_trials(patches: Sequence[Patch], plan: Plan) -> list[Trial]:
     names = [METHOD + m for m in methods] if methods else list(plan.distortions)
     if plan.trials and len(names) < 2:
         raise StudyError(f"a trial compares two of the methods or distortions, got only {names}")
+    different = len(patches) * math.comb(len(names), 2)
+    if methods and plan.trials > different:
+        raise StudyError(
+            f"{len(patches)} patches and {len(methods)} methods make {different} different trials, "
+            f"but {plan.trials} are asked for: ask for fewer (--trials), or give more scenes"
+        )
     turn = itertools.cycle(patches)
-    trials = [
-        _choice(number, next(turn), pair, plan.seed)
-        for number, pair in enumerate(balanced_pairs(names, plan.trials, plan.seed))
-    ]
+    pairs = balanced_pairs(names, plan.trials, plan.seed, patches=len(patches))
+    trials = [_choice(n, next(turn), pair, plan.seed) for n, pair in enumerate(pairs)]
     rng = np.random.default_rng([plan.seed, 2])
     kinds = [name for _ in range(-(-plan.jnd // len(names))) for name in rng.permutation(names)]
     for kind in kinds[: plan.jnd]:
@@ -121,19 +126,31 @@ def build_trials(patches: Sequence[Patch], plan: Plan) -> list[Trial]:
     return trials + [_again(len(trials) + i, trials[of]) for i, of in enumerate(sorted(chosen))]
 
 
-def balanced_pairs(names: Sequence[str], count: int, seed: int) -> Iterator[tuple[str, str]]:
-    """``count`` pairs of different names: rarest pairs first, then rarest names; order random."""
+def balanced_pairs(
+    names: Sequence[str], count: int, seed: int, *, patches: int
+) -> Iterator[tuple[str, str]]:
+    """``count`` pairs of different names: rarest pairs first, then rarest names; order random.
+
+    ``patches`` take turns; none shows a pair again before it has shown all.
+    """
     rng = np.random.default_rng([seed, 1])
     pairs = list(itertools.combinations(names, 2))
     shown: Counter[str] = Counter()
     used: Counter[tuple[str, str]] = Counter()
-    for _ in range(count):
-        luck = rng.permutation(len(pairs))
+    seen: Counter[tuple[int, int]] = Counter()  # of patch and pair
+    for number in range(count):
+        luck, patch = rng.permutation(len(pairs)), number % patches
         best = min(
             range(len(pairs)),
-            key=lambda i: (used[pairs[i]], sum(shown[n] for n in pairs[i]), luck[i]),
+            key=lambda i: (
+                seen[patch, i],
+                used[pairs[i]],
+                sum(shown[n] for n in pairs[i]),
+                luck[i],
+            ),
         )
         used[pairs[best]] += 1
+        seen[patch, best] += 1
         shown.update(pairs[best])
         first, second = pairs[best]
         yield (first, second) if rng.integers(2) else (second, first)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -132,7 +131,7 @@ def evaluate(
         about = {"provenance": results.provenance}
         click.echo(json.dumps(options.plain({**found, **about}), indent=2))
         return
-    console = Console()
+    console = options.console()
     for split in dict.fromkeys(cell.split for cell in cells):
         console.print(_table(results, [cell for cell in cells if cell.split == split], split))
     say(f"table: {path}")

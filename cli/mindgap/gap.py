@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -106,7 +105,7 @@ def gap(
     if as_json:
         click.echo(json.dumps(options.plain(_plain(found)), indent=2))
         return
-    console = Console()
+    console = options.console()
     console.print(_gap_table(table, found["gaps"]))
     if attributed:
         console.print(_share_table(table, found["attributions"]))

@@ -55,4 +55,4 @@ def report(
     sources = Sources(results, gap, audit, data, runs, patches, device)
     write_report(sources, html=html, markdown=markdown, overwrite=overwrite)
     for path in filter(None, (html, markdown)):
-        click.echo(f"report: {path}, {path.stat().st_size / 1e6:.1f} MB", err=True)
+        click.echo(f"report: {path}, {options.size_of(path)}", err=True)

@@ -24,8 +24,13 @@ def check_pair(pred: Tensor, ref: Tensor) -> None:
     for name, image in images.items():
         if not isinstance(image, Tensor) or not image.is_floating_point():
             raise MetricInputError(
-                f"`{name}` must be a floating point tensor, got {kind_of(image)}. Convert digital "
-                f"numbers to reflectance with their declared scale and offset first."
+                f"`{name}` must be a floating point tensor, got {kind_of(image)}. "
+                + (
+                    "Convert digital numbers to reflectance with their declared scale and offset "
+                    "first."
+                    if isinstance(image, Tensor)
+                    else "Make one with `torch.from_numpy`."
+                )
             )
         if image.ndim != 4:
             raise MetricInputError(

@@ -63,6 +63,8 @@ def ms_ssim_sums(
     """
     scale = check_data_range(data_range)
     pred, ref, holds_data, counts_here = prepare(pred, ref, valid, core)
+    if not pred.numel():
+        return pred.new_zeros((len(pred), len(WEIGHTS) * (pred.shape[1] + 1)))
     columns = []
     for level in range(len(WEIGHTS)):
         if level > 0 and min(pred.shape[-2:]) > 1:
@@ -80,9 +82,12 @@ def ms_ssim_from_sums(sums: Tensor) -> Tensor:
     scales = sums.unflatten(1, (len(WEIGHTS), -1))
     means = ratio_or_nan(scales[..., :-1], scales[..., -1:])
     exponents = torch.tensor(WEIGHTS, dtype=means.dtype, device=means.device)[:, None]
-    negative = means <= 0  # False for NaN, which must not go unseen
-    powers = torch.where(negative, torch.ones_like(means), means) ** exponents
-    return torch.where(negative, torch.zeros_like(powers), powers).prod(dim=1).mean(dim=1)
+    undefined = means.isnan().any(dim=1, keepdim=True)  # at some scale, of a band
+    negative = means <= 0
+    # What is not defined, or has no power, is replaced before, so that no gradient passes there.
+    powers = torch.where(negative | undefined, torch.ones_like(means), means) ** exponents
+    of_bands = torch.where(negative, torch.zeros_like(powers), powers).prod(dim=1)
+    return torch.where(undefined[:, 0], torch.nan, of_bands).mean(dim=1)
 
 
 def _halve(valid: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import MetricInputError
 from ..validity import combine, ratio_or_nan
 from ._inputs import check_min_size, prepare
 
@@ -88,8 +89,10 @@ def mtf_sums(
     Adds up over disjoint cores when tiles begin at multiples of half a window and carry half a
     window around their core, where the image goes on.
     """
+    if not isinstance(window, int) or window < 2 or window % 2:
+        raise MetricInputError(f"window must be an even number of pixels, 2 or more, got {window}")
     pred, ref, holds_data, counts_here = prepare(pred, ref, valid, core)
-    if min(pred.shape[-2:]) < window:
+    if not pred.numel() or min(pred.shape[-2:]) < window:
         return pred.new_zeros((pred.shape[0], window + 1))
     half = window // 2
     rows, columns = ((n - window) // half + 1 for n in pred.shape[-2:])

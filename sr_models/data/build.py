@@ -184,8 +184,13 @@ def _cut_tile(
     record = record_of(place, part, float(valid.mean()), **acquired)
     if not valid.all():
         return record
-    for values, image in ((lr, scene.lr), (hr, scene.hr)):
-        check_range(values, np.ones(values.shape[1:], bool), image.radiometry, source=image.path)
+    for values, image, prefix in ((lr, scene.lr, ""), (hr, scene.hr, "hr-")):
+        advice = (
+            f"Say what its numbers are: --{prefix}radiometry, or --{prefix}scale and "
+            f"--{prefix}offset, and --{prefix}nodata if a fill value was counted"
+        )
+        known: dict[str, Any] = {"source": image.path, "advice": advice}
+        check_range(values, np.ones(values.shape[1:], bool), image.radiometry, **known)
     bands = (scene.lr.radiometry.bands, scene.hr.radiometry.bands)
     return write_tile(folder, record, part, lr, hr, bands=bands)
 

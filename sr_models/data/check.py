@@ -129,5 +129,7 @@ def _pair_problem(root: Path, lr: str, hr: str, factor: int) -> str | None:
             values, valid = image.read((0, 0, image.grid.height, image.grid.width))
             if not valid.all():
                 return f"{image.path} has invalid pixels"
-            check_range(values, valid, image.radiometry, source=image.path)
+            check_range(
+                values, valid, image.radiometry, source=image.path, advice="Make the set again"
+            )
     return None

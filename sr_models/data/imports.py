@@ -159,7 +159,9 @@ class _Cutter:
 def _check_values(values: Any, bands: tuple[str, ...], source: str) -> None:
     ones = (1.0,) * len(bands)
     radiometry = Radiometry(bands, ones, (0.0,) * len(bands))
-    check_range(values, np.ones(values.shape[1:], bool), radiometry, source=source)
+    advice = "Expected what the format documents: the files may be of another version"
+    valid = np.ones(values.shape[1:], bool)
+    check_range(values, valid, radiometry, source=source, advice=advice)
 
 
 def _split(table: pd.DataFrame, layout: Layout, published: dict[str, str], source: str) -> None:

@@ -196,8 +196,8 @@ def _sentinel2_of(about: dict[str, Any]) -> Degradation:
         if foreign:
             what = f"{', '.join(foreign)} at {low['gsd']:g} m is not a band of Sentinel-2"
         raise DegradationError(
-            f"no physical degradation for this set: {what}. Take 'bicubic' or 'blind', or give "
-            "a Physical with the sensor's numbers"
+            f"no physical degradation for this set: {what}. Take another (--degradation bicubic or "
+            "blind), or, in Python, a Physical with the sensor's numbers"
         )
     own = [b if _native(b, high["native_gsd"]) else None for b in high["bands"]]
     return sentinel2(low["bands"], factor=int(about["factor"]), sun_zenith=zenith, hr_bands=own)

@@ -103,9 +103,9 @@ def assign_blocks(tiles: Mapping[str, int], layout: Layout) -> dict[str, str]:
     blocks = sorted(block for block, count in tiles.items() if count)
     if len(blocks) < len(SPLITS):
         raise PairError(
-            f"{len(blocks)} blocks of {layout.block} x {layout.block} tiles hold textured, valid "
-            "tiles: at least 3 are needed for train, val and test; take smaller ones (--tile, "
-            "--block, --margin), a lower --min-texture, or a larger scene"
+            f"textured, valid tiles lie in {len(blocks)} of the blocks of {layout.block} x "
+            f"{layout.block} tiles: at least 3 are needed for train, val and test; take smaller "
+            "ones (--tile, --block, --margin), a lower --min-texture, or a larger scene"
         )
     total = sum(tiles.values())
     missing = {split: share * total for split, share in zip(SPLITS, layout.shares, strict=True)}

@@ -97,7 +97,9 @@ def attribute_results(
         contenders = [_contender(unit, results, exam, asked) for unit in todo]  # or it is said now
         for unit, contender in zip(todo, contenders, strict=True):
             model, seed = unit
-            with testing(f"attributing {model}, seed {seed}", exam.tiles[TEST]) as advance:
+            with testing(
+                f"{model}, seed {seed}, {len(STATES)} states", exam.tiles[TEST]
+            ) as advance:
                 told: dict[str, Any] = {"degradation": degradation, "advance": advance}
                 rows = attribute(contender, root, factors, exam.scores, **told)
                 new = [{"model": model, "seed": seed, **row} for row in rows]

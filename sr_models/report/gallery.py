@@ -49,7 +49,8 @@ Guess = Callable[[str, str, Patch], Tensor | None]
 
 def choose(numbers: Numbers, count: int = 3) -> dict[str, str]:
     """Patches with the reason to show them: a typical gap, the worst by PSNR and by LPIPS-Sat."""
-    found: dict[str, str] = {}
+    typical: dict[str, str] = {}
+    worst: dict[str, str] = {}
     for metric in (FIDELITY, PERCEPTION):
         gaps = [numbers.patch_gap(model, metric) for model in numbers.trained]
         known = [gap for gap in gaps if len(gap)]
@@ -57,9 +58,14 @@ def choose(numbers: Numbers, count: int = 3) -> dict[str, str]:
             continue
         mean = sum(known[1:], known[0]).dropna() / len(known)
         order = mean if numbers.higher_is_better(metric) else -mean
-        typical = str((mean - mean.median()).abs().idxmin())
-        found.setdefault(typical, f"a typical gap in {title_of(metric)}")
-        found.setdefault(str(order.idxmin()), f"the worst gap in {title_of(metric)}")
+        middle = str((mean - mean.median()).abs().idxmin())
+        typical.setdefault(middle, f"a typical gap in {title_of(metric)}")
+        worst.setdefault(str(order.idxmin()), f"the worst gap in {title_of(metric)}")
+    first, *others = typical.items() or [None]
+    ordered = [first, *worst.items(), *others] if first else []
+    found = {}
+    for name, why in ordered:
+        found.setdefault(name, why)
     return dict(list(found.items())[:count])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from lpips_sat.errors import OutputExistsError
 from lpips_sat.outputs import whole_file, whole_folder
 
 from .content import Answer, Report, Section, Table, escaped, markdown
@@ -27,6 +28,8 @@ def write_markdown(report: Report, path: Path, *, overwrite: bool) -> None:
     folder = pictures_of(path)
     figures = [figure for section in report.sections for figure in section.figures]
     plates = [plate for section in report.sections for plate in section.plates]
+    if overwrite and folder.is_dir():
+        _check_own(folder)
     with whole_file(path, overwrite=overwrite) as part:
         with whole_folder(folder, mark=INDEX, overwrite=overwrite) as inside:
             for figure in figures:
@@ -41,6 +44,21 @@ def write_markdown(report: Report, path: Path, *, overwrite: bool) -> None:
         lines += [line for section in report.sections for line in _section(section, folder.name)]
         lines += _everything(folder.name)
         part.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse to replace a folder with files that no report wrote."""
+    try:
+        known = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # no folder of a report: `whole_folder` refuses it
+    own = {INDEX, PROVENANCE, *(f"{name}.png" for name in known)}
+    foreign = sorted({path.name for path in folder.iterdir()} - own)
+    if foreign:
+        raise OutputExistsError(
+            f"{folder} holds {', '.join(foreign[:3])}, which no report wrote: move it away, or "
+            "choose another name"
+        )
 
 
 def _section(section: Section, folder: str) -> Iterator[str]:

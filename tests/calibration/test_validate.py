@@ -159,11 +159,26 @@ def test_same_different_is_measured_alone_and_beside_a_release(metric, scored, j
     alone = validate.validate(metric, scored / "jnd")
     assert alone["metric"].tolist() == METRICS
     assert value(alone, "JND mAP", "PSNR") == 1  # stronger blur, fewer "same"
+    assert set(alone["judged"]) == set(alone["references"]) == {6}
     for file in judged.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "jnd").symlink_to(scored / "jnd")
     both = validate.validate(metric, tmp_path)
     assert sorted(both["score"].unique()) == ["2AFC", "JND mAP"]
+
+
+def test_patches_of_one_reference_give_no_interval(run, scored, tmp_path):
+    for name in ("p0", "p1", "same"):
+        (tmp_path / name).mkdir()
+        for k, file in enumerate(sorted((scored / "jnd" / name).iterdir())):
+            first = scored / "jnd" / "p0" / "0.png"
+            source = first if name == "p0" else file
+            (tmp_path / name / f"{k}{file.suffix}").write_bytes(source.read_bytes())
+    found = run("validate", "--judgements", tmp_path, "--json")
+    assert found.exit_code == 0, found.output
+    for row in json.loads(found.stdout)["scores"]:
+        assert (row["judged"], row["references"]) == (6, 1)
+        assert (row["low"], row["high"]) == (None, None)
 
 
 def test_too_few_trials_to_validate_are_an_error(metric, judged, tmp_path):

@@ -267,6 +267,7 @@ def test_images_of_different_shapes_are_refused_with_both_shapes(score, shape):
 )
 def test_what_is_not_a_float_tensor_is_refused_by_name(score, wrong, came):
     ref = pair(3, score.size, score.bands)[1]
+    came += r"\. Make one with `torch\.from_numpy`" if came == "ndarray" else r"\. Convert digital"
     with pytest.raises(MetricInputError, match=f"`pred` must be a floating point.*got {came}"):
         score(wrong, ref)
     with pytest.raises(MetricInputError, match=f"`ref` must be a floating point.*got {came}"):

@@ -76,6 +76,29 @@ def test_one_invalid_pixel_takes_out_the_windows_above_it_at_every_scale(texture
     assert ms_ssim(pred, ref, data_range=1.0, valid=valid).isnan().all()
 
 
+def test_an_undefined_score_has_no_gradient_and_leaves_the_others_alone(textured):
+    """A hole that takes all windows of the last scale, and none of the first."""
+    pair = [images(textured, 192, 192), [x.flip(2) for x in images(textured, 192, 192)]]
+    pred, ref = (torch.cat(side).double() for side in zip(*pair, strict=True))
+    valid = torch.ones(2, 1, 192, 192, dtype=torch.bool)
+    valid[0, :, 90:100, 90:100] = False
+    pred.requires_grad_()
+    scores = ms_ssim(pred, ref, data_range=1.0, valid=valid)
+    assert scores.isnan().tolist() == [True, False]
+    scores.nansum().backward()
+    alone = pred.detach()[1:].requires_grad_()
+    ms_ssim(alone, ref[1:], data_range=1.0).sum().backward()
+    assert torch.equal(pred.grad[0], torch.zeros_like(pred.grad[0]))
+    torch.testing.assert_close(pred.grad[1:], alone.grad, rtol=1e-12, atol=0)
+    assert alone.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 192, 192), (2, 0, 192, 192)])
+def test_nothing_has_no_score(shape):
+    nothing = torch.zeros(shape)
+    assert ms_ssim(nothing, nothing, data_range=1.0).isnan().tolist() == [True] * shape[0]
+
+
 def test_an_image_without_a_window_at_the_last_scale_is_refused():
     small = torch.rand(1, 1, 175, 300)
     with pytest.raises(MetricInputError, match="176 x 176 pixels, got 175 x 300"):

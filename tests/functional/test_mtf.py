@@ -129,6 +129,19 @@ def test_the_torchmetrics_class_is_the_mean_over_images(scene):
     torch.testing.assert_close(metric.compute(), each.mean())
 
 
+@pytest.mark.parametrize("shape", [(0, 2, 64, 64), (2, 0, 64, 64)])
+def test_nothing_has_no_frequency(shape):
+    nothing = torch.zeros(shape)
+    assert spectral_energy(nothing, nothing).isnan().all()
+    assert len(mtf(nothing, nothing)) == shape[0]
+
+
+@pytest.mark.parametrize("window", [0, -2, 7, 63, 64.0])
+def test_windows_are_an_even_number_of_pixels(scene, window):
+    with pytest.raises(MetricInputError, match=f"window must be an even number.* got {window}"):
+        spectral_energy(scene, scene, window=window)
+
+
 def test_small_images_are_refused_and_small_tiles_add_nothing(scene):
     small = scene[..., :63]
     with pytest.raises(MetricInputError, match=r"MTF needs.*64 x 64 pixels, got 224 x 63"):

@@ -162,6 +162,7 @@ def test_the_command_lists_pairs_outside_and_fails_only_when_asked(root, mindgap
     again = mindgap("audit", root, "--out", out)
     assert again.exit_code == 1
     assert "--overwrite" in again.stderr
+    assert "None" not in mindgap("audit", "--help").stdout
 
 
 def test_an_audit_of_another_folder_is_one_line(tmp_path, mindgap):

@@ -242,8 +242,10 @@ def test_clouds_everywhere_in_the_mask_leave_nothing(tmp_path, scene, raster):
 def test_values_far_from_reflectance_are_refused(tmp_path, scene):
     low, high, *_ = scene(tmp_path)
     wrong = Source(high, RadiometryOptions(scale=100.0, offset=0.0))
-    with pytest.raises(RadiometryError, match="reflectance outside"):
+    with pytest.raises(RadiometryError, match="reflectance outside") as hit:
         build_pairs(Source(low), wrong, tmp_path / "pairs", layout=SMALL)
+    assert "--hr-radiometry, or --hr-scale and --hr-offset, and --hr-nodata" in str(hit.value)
+    assert "--pred-dn" not in str(hit.value)
     assert not (tmp_path / "pairs").exists()
 
 

@@ -72,8 +72,8 @@ def test_the_gap_is_attributed_model_by_model_and_goes_on_where_it_stopped(made)
     assert set(alone.table["model"]) == {"bicubic"}
     done = mindgap(*args, "--attribute", "--curves", "--json")
     assert done.exit_code == 0, done.output
-    assert "attributing bicubic" not in done.stderr  # it is there already
-    assert "attributing regression" in done.stderr
+    assert "bicubic, seed 0, 17 states" not in done.stderr  # it is there already
+    assert "testing regression, seed 0, 17 states" in done.stderr
     both = read_case_results(out, ATTRIBUTION).table
     pd.testing.assert_frame_equal(both[both["model"] == "bicubic"], alone.table)
     assert set(both["case"]) == set(STATES)
