@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import curves
+import jpeg_steps
 import ladders
 import numpy as np
 import torch
@@ -61,6 +62,9 @@ def main() -> None:
         "ladders_landsat": timed(
             "ladders of Landsat patches",
             lambda: ladders.measure(climbers, ladders.landsat_patches(), given.cache),
+        ),
+        "jpeg_steps": timed(
+            "steps of JPEG", lambda: jpeg_steps.measure(mine["LPIPS-Sat"], chips, given.cache)
         ),
         "tolerance": timed(
             "tolerance", lambda: curves.measure({**peers, **shipped}, chips, given.cache)

@@ -148,12 +148,55 @@ def ladders_sentence() -> str:
     for name, found in ladder_sets().items():
         failed = found["failed"]
         passed = [kind for kind in found["must"] if kind not in failed]
-        text = (
-            f"{', '.join(passed)} reach it, not {', '.join(failed)}" if failed else "all reach it"
+        missed = ", ".join(
+            f"{kind} ({found['kinds'][kind]['LPIPS-Sat']['mean']:.3f}; "
+            f"{found['rising'][kind]['LPIPS-Sat']:.3f} of the chips on which every step raises the "
+            "squared error)"
+            for kind in failed
         )
+        text = f"{', '.join(passed)} reach it, not {missed}" if failed else "all reach it"
         sentences.append(f"on {name} {text}")
     asked = f"Of the kinds for which this project asks {found['target']}"
     return f"{asked}: {'; '.join(sentences)}."
+
+
+def jpeg_table() -> str:
+    found = read("evidence")["jpeg_steps"]
+    way = {True: "rises", False: "falls"}
+    rows = [
+        [
+            way[row["error_rises"]],
+            way[row["score_rises"]],
+            f"{row['share']:.1%}",
+            str(row["steps"]),
+            f"{row['coarser']['mean']:.2f}",
+            span(row["coarser"], 2),
+        ]
+        for row in found["rows"]
+    ]
+    header = ["the squared error", "LPIPS-Sat", "of all steps", "steps judged"]
+    return table([*header, "votes for the coarser image", "95 %"], rows)
+
+
+def jpeg_sentence() -> str:
+    found = read("evidence")["jpeg_steps"]
+    steps = sum(row["steps"] for row in found["rows"])
+    falls = [row["coarser"] for row in found["rows"] if not row["error_rises"]]
+    even = all(row["low"] <= 0.5 <= row["high"] for row in falls)
+    verdict = "could as well toss a coin" if even else "do not merely toss a coin"
+    alone = "".join(
+        f" Where LPIPS-Sat alone falls ({row['share']:.1%} of all steps), "
+        f"{1 - row['coarser']['mean']:.0%} of the votes are against it."
+        for row in found["rows"]
+        if row["error_rises"] and not row["score_rises"]
+    )
+    return (
+        f"{found['raters']} runs of a vision-language model (not people) compared the images "
+        f"before and after {steps} steps of JPEG ladders of {found['chips']} chips, in "
+        f"{found['votes']} votes. Two of them say the same of {found['raters_agree']:.2f} of the "
+        f"steps, one says the same again of {found['rater_agrees_again']:.2f}. Where a step does "
+        f"not raise the squared error, they {verdict}.{alone}"
+    )
 
 
 def shift_table() -> str:
@@ -218,6 +261,8 @@ MAKERS = {
     "sources": sources_sentence,
     "ladders": ladders_table,
     "monotone": ladders_sentence,
+    "jpeg": jpeg_sentence,
+    "jpeg_steps": jpeg_table,
     "shift": shift_table,
     "loss": loss_table,
     "claim": loss_sentence,

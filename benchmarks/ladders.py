@@ -29,7 +29,7 @@ from lpips_sat.sample import scene_file
 from lpips_sat.stats import bootstrap_mean
 from sr_models.data.sample_pairs import L8_OFFSET, L8_SCALE, L8_SCENE, l8_clear
 
-CHIPS = 100
+CHIPS = 1500
 # The share that the kinds below must reach.
 TARGET = 0.95
 MUST = ("blur", "bicubic", "noise", "jpeg", "texture", "shift", "warp")

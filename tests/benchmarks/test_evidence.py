@@ -1,6 +1,7 @@
 """The scripts behind docs/evidence.md: what they count, and that nothing is counted twice."""
 
 import importlib
+import io
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from lpips_sat.calibration.judgements import SHIPPED_TABLE, VALIDATION_STEP, read_judgements
 
@@ -184,16 +186,77 @@ def test_landsat_patches_show_ground_without_clouds(script):
     assert blue > green > red  # land with water under a clear sky, seen without correction for air
 
 
+def test_votes_on_steps_are_grouped_by_what_error_and_score_do(
+    script, chips, tmp_path, monkeypatch
+):
+    """The score turns the squared error around in dark chips, and one chip is flat."""
+    steps, dark = script("jpeg_steps"), float(np.median(chips.mean(axis=(1, 2, 3)))) / 255
+    chips[3] = 90
+
+    def score(pred, ref):
+        return torch.where(ref.mean(dim=(1, 2, 3)) > dark, 1, -1) * squared(pred, ref)
+
+    rows = [(c, s, r, int(c == 0), 0) for c in range(6) for s in range(4) for r in ("u1", "u2")]
+    rows += [(0, 0, "u1", 0, 1), (1, 0, "u1", 0, 1)]  # votes again: the first says another thing
+    table = pd.DataFrame(rows, columns=["chip", "step", "rater", "coarser", "repeat"])
+    table.loc[(table["chip"] == 5) & (table["rater"] == "u2"), "coarser"] = 1  # they disagree
+    table.to_csv(tmp_path / "votes.csv", index=False)
+    monkeypatch.setattr(steps, "VOTES", tmp_path / "votes.csv")
+    found = steps.measure(script("rivals").Rival(lambda: score, "1"), chips, tmp_path)
+    assert (found["chips"], found["raters"], found["votes"]) == (6, 2, 48)
+    assert found["raters_agree"] == pytest.approx(5 / 6, abs=1e-4)
+    assert found["rater_agrees_again"] == 0.5
+    change = np.diff(squared_errors_of_jpeg(chips), axis=0)
+    signs = np.where(chips.mean(axis=(1, 2, 3)) / 255 > dark, 1, -1)
+    coarser = np.tile([1, 0, 0, 0, 0, 0.5], (4, 1))
+    expected = {}
+    for error, of_score in ((True, True), (True, False), (False, True), (False, False)):
+        where = ((change > 0) == error) & ((signs * change > 0) == of_score)
+        if where.any():
+            expected[error, of_score] = [where.mean(), where.sum(), coarser[where].mean()]
+    assert len(expected) == len(found["rows"]) > 2
+    for row in found["rows"]:
+        kept = [row["share"], row["steps"], row["coarser"]["mean"]]
+        assert kept == pytest.approx(expected[row["error_rises"], row["score_rises"]], abs=1e-4)
+
+
+def squared_errors_of_jpeg(chips):
+    """At five severities, in float64: (5, chips)."""
+    errors = []
+    for severity in (0, 0.25, 0.5, 0.75, 1):
+        made = [io.BytesIO() for _ in chips]
+        for chip, file in zip(chips, made, strict=True):
+            Image.fromarray(chip).save(file, "JPEG", quality=int(60 - 52 * severity), subsampling=2)
+        coded = np.stack([np.asarray(Image.open(file), np.float64) for file in made])
+        errors.append(np.square(coded - chips).mean(axis=(1, 2, 3)))
+    return np.stack(errors)
+
+
+def test_the_shipped_votes_are_of_chips_and_steps_that_exist(script):
+    votes = pd.read_csv(script("jpeg_steps").VOTES)
+    assert votes["step"].isin(range(4)).all()
+    assert votes["chip"].between(0, script("ladders").CHIPS - 1).all()
+    assert set(votes["coarser"]) == {0, 1}
+    assert set(votes["confidence"]) == {1, 2, 3}
+    assert (votes[votes["repeat"] == 0].groupby(["chip", "step"]).size() == 4).all()
+
+
 @pytest.mark.parametrize(
     ("failed", "sentence"),
     [
         ([], "on EuroSAT all reach it"),
-        (["jpeg"], "on EuroSAT blur, shift reach it, not jpeg"),
+        (
+            ["jpeg"],
+            "on EuroSAT blur, shift reach it, not jpeg (0.920; 0.951 of the chips on which every "
+            "step raises the squared error)",
+        ),
     ],
 )
 def test_the_page_names_the_kinds_that_fail_and_where(script, monkeypatch, failed, sentence):
     page = script("evidence_page")
     eurosat = {"must": ["blur", "jpeg", "shift"], "failed": failed, "target": 0.95}
+    eurosat["kinds"] = {"jpeg": {"LPIPS-Sat": {"mean": 0.92}}}
+    eurosat["rising"] = {"jpeg": {"LPIPS-Sat": 0.951}}
     found = {"ladders": eurosat, "ladders_landsat": {**eurosat, "failed": []}}
     monkeypatch.setattr(page, "read", lambda name: found)
     assert page.ladders_sentence() == (
