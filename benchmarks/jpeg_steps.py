@@ -10,7 +10,7 @@ of a rater on a step, with the sides swapped.
 
 from __future__ import annotations
 
-from itertools import combinations, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +55,22 @@ def measure(ours: Rival, chips: NDArray[np.uint8], cache: Path) -> dict[str, Any
                 "share": round(float(((error == error_rises) & (score == score_rises)).mean()), 4),
                 "steps": len(of),
                 "coarser": numbers(bootstrap_mean(of["coarser"].to_numpy(), of["chip"].to_numpy())),
+                "raters_agree": agreement_of_raters(first.merge(of[["chip", "step"]])),
             }
         )
     return {
         "chips": len(chips),
         "raters": int(votes["rater"].nunique()),
         "votes": len(first),
-        "raters_agree": agreement_of_raters(first),
         "rater_agrees_again": agreement_with_repeats(votes),
         "rows": rows,
     }
 
 
 def agreement_of_raters(votes: pd.DataFrame) -> float:
-    """Share of steps on which two raters say the same, the mean over all pairs of raters."""
-    by_rater = votes.pivot(index=["chip", "step"], columns="rater", values="coarser")
-    shares = [(by_rater[a] == by_rater[b]).mean() for a, b in combinations(by_rater, 2)]
-    return round(float(np.mean(shares)), 4)
+    """Share of pairs of votes on one step that say the same."""
+    two = votes.merge(votes, on=["chip", "step"]).query("rater_x < rater_y")
+    return round(float((two["coarser_x"] == two["coarser_y"]).mean()), 4)
 
 
 def agreement_with_repeats(votes: pd.DataFrame) -> float:

@@ -13,7 +13,7 @@ from rivals import Rival, scores
 
 from lpips_sat.calibration import evaluate
 from lpips_sat.calibration.judgements import SHIPPED, Judgements, read_card, read_judgements
-from lpips_sat.stats import Interval, bootstrap_mean
+from lpips_sat.stats import Interval, bootstrap_mean, rounded
 from lpips_sat.weights import cards
 
 REFERENCE = "DISTS"  # the strongest peer
@@ -145,11 +145,11 @@ def two_raters(votes: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def numbers(interval: Interval) -> dict[str, float]:
+def numbers(interval: Interval) -> dict[str, float | None]:
     return {
-        "mean": round(interval.mean, 4),
-        "low": round(interval.low, 4),
-        "high": round(interval.high, 4),
+        "mean": rounded(interval.mean),
+        "low": rounded(interval.low),
+        "high": rounded(interval.high),
         "count": interval.count,
         "clusters": interval.clusters,
     }

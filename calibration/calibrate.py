@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ..backbones.ssl4eo import PUBLISHED, RGB
 from ..errors import WeightsError
 from ..lpips import CONFIG_FILE, LPIPSSat
 from ..outputs import whole_folder
+from ..stats import rounded
 from ..weights import STATE_FILE, shipped
 from . import evaluate, heads
 from .judgements import VALIDATION_STEP, JudgementError, Judgements
@@ -216,13 +216,10 @@ def _summary(scores: NDArray[np.float64], trials: Judgements) -> dict[str, float
     Without an interval where all patches are of one image, which says nothing of others.
     """
     interval = evaluate.summarise(scores, trials)
-    low, high = (
-        None if math.isnan(end) else round(end, 4) for end in (interval.low, interval.high)
-    )
     return {
-        "agreement": round(interval.mean, 4),
-        "low": low,
-        "high": high,
+        "agreement": rounded(interval.mean),
+        "low": rounded(interval.low),
+        "high": rounded(interval.high),
         "trials": interval.count,
         "references": interval.clusters,
     }

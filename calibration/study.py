@@ -28,6 +28,7 @@ from ..backbones.pretrain import PretrainConfig, pretrain
 from ..backbones.runs import Sampler, is_a, read_config
 from ..errors import WeightsError
 from ..lpips import LPIPSSat
+from ..stats import rounded
 from ..weights import shipped
 from . import heads
 from .calibrate import load_backbone
@@ -135,9 +136,9 @@ def run(
     return {
         "name": name,
         "equal weights": round(float(scores["equal weights"].mean()), 4),
-        "references left out": round(held.mean, 4),
-        "low": round(held.low, 4),
-        "high": round(held.high, 4),
+        "references left out": rounded(held.mean),
+        "low": rounded(held.low),
+        "high": rounded(held.high),
         "sources left out": round(float(scores["sources left out"].mean()), 4),
         "trials": len(training),
         "channels": of_a.shape[1],

@@ -17,7 +17,6 @@ from . import options
 if TYPE_CHECKING:
     from ..compare import Duel, MetricComparison
 
-WIDE = 1000  # columns of a file or a pipe, which have no edge to fold long names at
 BETTER = {
     True: "higher is better",
     False: "lower is better",
@@ -63,8 +62,6 @@ def compare(tables: tuple[Path, ...], common: bool, level: float, seed: int, as_
         click.echo(json.dumps(options.plain(whole), indent=2))
         return
     console = options.console()
-    if not console.is_terminal:
-        console.width = WIDE
     for metric in found:
         console.print(Group(_standings(metric, level), _duels(metric, level), ""))
     least, most = least_clusters(level), max((metric.clusters for metric in found), default=0)

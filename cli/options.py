@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,7 @@ else:
 
 # Progress and messages for people; stdout carries results only.
 stderr = Console(stderr=True)
-PIPE = 200  # columns of a table that no terminal shows
+PIPE = 1000  # columns of a table that no terminal shows
 
 
 class CommaList(ParamType):
@@ -241,9 +243,9 @@ def step_log(steps: int) -> Callable[[int, dict[str, float]], None]:
 
 
 def console() -> Console:
-    """Where tables are printed; as wide as they are where no terminal has an edge."""
-    stdout = Console(highlight=False, emoji=False)
-    return stdout if stdout.is_terminal else Console(highlight=False, emoji=False, width=PIPE)
+    """Where tables are printed. A file or a pipe has no edge to fold them at, unless COLUMNS is."""
+    edge = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, emoji=False, width=None if edge else PIPE)
 
 
 def size_of(path: Path) -> str:

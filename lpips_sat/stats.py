@@ -42,6 +42,11 @@ class Interval:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+def rounded(value: float, digits: int = 4) -> float | None:
+    """A number as JSON keeps it; None for NaN, such as an end of an interval that has none."""
+    return None if np.isnan(value) else round(value, digits)
+
+
 def bootstrap_mean(
     values: Sequence[float] | NDArray[Any],
     clusters: Sequence[Any] | NDArray[Any] | None = None,

@@ -24,20 +24,30 @@ KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "Sequence[int]": (list, tuple),
 }
-POSITIVE = ("steps", "batch", "crop", "learning_rate", "clip", "checkpoint_every", "looks")
+TITLES = {"Sequence[int]": "a list of whole numbers, such as [64, 128]"}
+POSITIVE = (
+    "rate_decay",
+    "steps",
+    "batch",
+    "crop",
+    "learning_rate",
+    "clip",
+    "checkpoint_every",
+    "looks",
+)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How a network is trained.
 
-    crop: HR pixels of a side; schedule: of the learning rate after the linear warm-up; decay: what
-    the rate is multiplied by at each step of decay_at, and after every decay_every steps (0 =
-    never); clip: the largest norm of the gradient; loss: "l1" or "l2" on what the network
-    predicts, "lpips-sat" (L1 of the estimate of x0, plus its LPIPS-Sat distance), or "matching",
-    UniDB's L1 between means; adversarial: weight of the GAN's loss, 0 for none; discriminator: its
-    widths; precision: "no" (float32) or "bf16"; looks: how often the validation set is looked at,
-    more densely early on, where a model changes fast.
+    crop: HR pixels of a side; schedule: of the learning rate after the linear warm-up; rate_decay:
+    what the rate is multiplied by at each step of rate_decay_at, and after every rate_decay_every
+    steps (0 = never); clip: the largest norm of the gradient; loss: "l1" or "l2" on what the
+    network predicts, "lpips-sat" (L1 of the estimate of x0, plus its LPIPS-Sat distance), or
+    "matching", UniDB's L1 between means; adversarial: weight of the GAN's loss, 0 for none;
+    discriminator: its widths; precision: "no" (float32) or "bf16"; looks: how often the validation
+    set is looked at, more densely early on, where a model changes fast.
     """
 
     steps: int
@@ -57,29 +67,22 @@ class TrainConfig:
     checkpoint_every: int = 500
     looks: int = 6
     workers: int = 0
-    decay: float = 1.0
-    decay_at: Sequence[int] = ()
-    decay_every: int = 0
+    rate_decay: float = 1.0
+    rate_decay_at: Sequence[int] = ()
+    rate_decay_every: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what means nothing."""
         for item in fields(self):
-            value: Any = getattr(self, item.name)
-            fits = isinstance(value, KINDS[str(item.type)]) and not isinstance(value, bool)
-            if not fits:
-                raise LpipsSatError(f"{item.name} must be {item.type}, got {value!r}")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise LpipsSatError(f"{item.name} must be finite, got {value!r}")
-            positive = item.name in POSITIVE
-            if isinstance(value, (list, tuple)) and not all(
-                type(n) is int and n > 0 for n in value
-            ):
-                raise LpipsSatError(
-                    f"{item.name} must be positive whole numbers, got {list(value)!r}"
-                )
-            if isinstance(value, (int, float)) and not (value > 0 or (value == 0 and not positive)):
-                wanted = "positive" if positive else "at least 0"
-                raise LpipsSatError(f"{item.name} must be {wanted}, got {value!r}")
+            _check(item.name, str(item.type), getattr(self, item.name))
+        if self.rate_decay > 1:
+            raise LpipsSatError(f"rate_decay must be at most 1, got {self.rate_decay!r}")
+        if (self.rate_decay != 1) != bool(self.rate_decay_at or self.rate_decay_every):
+            raise LpipsSatError(
+                "rate_decay says how much the rate decays, rate_decay_at or rate_decay_every when: "
+                f"give both, got {self.rate_decay!r}, {list(self.rate_decay_at)!r} and "
+                f"{self.rate_decay_every!r}"
+            )
         if not self.discriminator:
             raise LpipsSatError("discriminator must name the width of one level or more, got none")
         for name, known in (("loss", LOSSES), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
@@ -87,6 +90,20 @@ class TrainConfig:
                 raise LpipsSatError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
+
+
+def _check(name: str, kind: str, value: Any) -> None:
+    """Refuse a value of another kind, or out of range."""
+    if not isinstance(value, KINDS[kind]) or isinstance(value, bool):
+        raise LpipsSatError(f"{name} must be {TITLES.get(kind, kind)}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise LpipsSatError(f"{name} must be finite, got {value!r}")
+    if isinstance(value, (list, tuple)):
+        if not all(type(number) is int and number > 0 for number in value):
+            raise LpipsSatError(f"{name} must be positive whole numbers, got {list(value)!r}")
+    elif not isinstance(value, str) and (value < 0 or (value == 0 and name in POSITIVE)):
+        wanted = "positive" if name in POSITIVE else "at least 0"
+        raise LpipsSatError(f"{name} must be {wanted}, got {value!r}")
 
 
 @dataclass(frozen=True)

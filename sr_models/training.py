@@ -214,13 +214,13 @@ class Trainer:
     def _rate(self, step: int) -> float:
         """The learning rate as a share of its peak."""
         config = self.config
-        decays = sum(step >= at for at in config.decay_at)
-        decays += step // config.decay_every if config.decay_every else 0
+        decays = sum(step >= at for at in config.rate_decay_at)
+        decays += step // config.rate_decay_every if config.rate_decay_every else 0
         if config.schedule == "cosine":
             share = runs.schedule(step, steps=config.steps, warmup=config.warmup)
         else:
             share = min(1.0, (step + 1) / max(config.warmup, 1))
-        return share * float(config.decay**decays)
+        return share * float(config.rate_decay**decays)
 
     @contextmanager
     def averaged(self) -> Any:

@@ -26,6 +26,10 @@ from ...warp import open_image
 from .store import StudyError
 
 Image = NDArray[np.uint8]
+ADVICE = (
+    "Say what the numbers are: --radiometry, or --scale and --offset, and --nodata if a fill value "
+    "was counted"
+)
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png")
 # Standard deviation of the high-pass grey (display units) below which a patch is too flat to judge:
 # 2.5 of 255 grey levels, about what open water of a 10 m scene has.
@@ -223,7 +227,7 @@ def _read(
         values, valid = side.read(window)
         if not valid.all():
             return None
-        check_range(values, valid, side.radiometry, source=side.path)
+        check_range(values, valid, side.radiometry, source=side.path, advice=ADVICE)
         order = [side.radiometry.bands.index(band) for band in shown.composite]
         images[name] = shown(values[order])
     return images

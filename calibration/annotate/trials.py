@@ -7,7 +7,6 @@ made again from its row alone.
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -104,56 +103,65 @@ def build_trials(patches: Sequence[Patch], plan: Plan) -> list[Trial]:
     names = [METHOD + m for m in methods] if methods else list(plan.distortions)
     if plan.trials and len(names) < 2:
         raise StudyError(f"a trial compares two of the methods or distortions, got only {names}")
-    different = len(patches) * math.comb(len(names), 2)
-    if methods and plan.trials > different:
-        raise StudyError(
-            f"{len(patches)} patches and {len(methods)} methods make {different} different trials, "
-            f"but {plan.trials} are asked for: ask for fewer (--trials), or give more scenes"
-        )
-    turn = itertools.cycle(patches)
-    pairs = balanced_pairs(names, plan.trials, plan.seed, patches=len(patches))
-    trials = [_choice(n, next(turn), pair, plan.seed) for n, pair in enumerate(pairs)]
+    pairs = list(itertools.combinations(names, 2))
+    singles = [(name,) for name in names]
+    if methods:
+        _check_different(plan.trials, len(patches) * len(pairs), "trials (--trials)")
+        _check_different(plan.jnd, len(patches) * len(singles), "same/different trials (--jnd)")
+    trials = [
+        _choice(number, patches[at], _dealt(pair, plan.seed, number), plan.seed)
+        for number, (at, pair) in enumerate(balanced(pairs, plan.trials, plan.seed, len(patches)))
+    ]
+    for at, (kind,) in balanced(singles, plan.jnd, plan.seed, len(patches), first=plan.trials):
+        trials.append(_same_or_different(len(trials), patches[at], kind, plan.seed))
     rng = np.random.default_rng([plan.seed, 2])
-    kinds = [name for _ in range(-(-plan.jnd // len(names))) for name in rng.permutation(names)]
-    for kind in kinds[: plan.jnd]:
-        trials.append(_same_or_different(len(trials), next(turn), str(kind), plan.seed))
     asked = len(trials)
     for number in range(round(plan.checks * asked)):
         about_jnd = number % 2 == 1 if plan.trials and plan.jnd else not plan.trials
         make = _check_jnd if about_jnd else _check_choice
-        trials.append(make(len(trials), next(turn), plan.seed))
+        trials.append(make(len(trials), patches[len(trials) % len(patches)], plan.seed))
     chosen = rng.choice(asked, round(plan.repeats * asked), replace=False)
     return trials + [_again(len(trials) + i, trials[of]) for i, of in enumerate(sorted(chosen))]
 
 
-def balanced_pairs(
-    names: Sequence[str], count: int, seed: int, *, patches: int
-) -> Iterator[tuple[str, str]]:
-    """``count`` pairs of different names: rarest pairs first, then rarest names; order random.
-
-    ``patches`` take turns; none shows a pair again before it has shown all.
-    """
-    rng = np.random.default_rng([seed, 1])
-    pairs = list(itertools.combinations(names, 2))
-    shown: Counter[str] = Counter()
-    used: Counter[tuple[str, str]] = Counter()
-    seen: Counter[tuple[int, int]] = Counter()  # of patch and pair
-    for number in range(count):
-        luck, patch = rng.permutation(len(pairs)), number % patches
-        best = min(
-            range(len(pairs)),
-            key=lambda i: (
-                seen[patch, i],
-                used[pairs[i]],
-                sum(shown[n] for n in pairs[i]),
-                luck[i],
-            ),
+def _check_different(asked: int, different: int, what: str) -> None:
+    """Refuse to ask a question between methods twice: hidden repeats are planned."""
+    if asked > different:
+        raise StudyError(
+            f"patches and methods make {different} different {what}, but {asked} are to be made: "
+            "take fewer, give more scenes, or cut smaller patches (--size)"
         )
-        used[pairs[best]] += 1
-        seen[patch, best] += 1
-        shown.update(pairs[best])
-        first, second = pairs[best]
-        yield (first, second) if rng.integers(2) else (second, first)
+
+
+def balanced(
+    options: Sequence[tuple[str, ...]], count: int, seed: int, patches: int, first: int = 0
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """``count`` times the index of a patch and one of ``options``, tuples of names.
+
+    Rarest options first, then rarest names; order random. ``patches`` take turns from the one of
+    number ``first`` on; none shows an option again before it has shown all.
+    """
+    rng = np.random.default_rng([seed, 1, first] if first else [seed, 1])
+    shown: Counter[str] = Counter()
+    used: Counter[int] = Counter()
+    seen: Counter[tuple[int, int]] = Counter()  # of patch and option
+    for number in range(count):
+        luck, at = rng.permutation(len(options)), (first + number) % patches
+        best = min(
+            range(len(options)),
+            key=lambda i: (seen[at, i], used[i], sum(shown[n] for n in options[i]), luck[i]),
+        )
+        used[best] += 1
+        seen[at, best] += 1
+        shown.update(options[best])
+        yield at, options[best]
+
+
+def _dealt(pair: tuple[str, ...], seed: int, number: int) -> tuple[str, str]:
+    """A pair with its sides dealt at random."""
+    first, second = pair
+    dealt = np.random.default_rng([seed, 5, number]).integers(2)
+    return (first, second) if dealt else (second, first)
 
 
 def side(patch: Patch, name: str, severity: float | None, seed: Sequence[int]) -> Image:

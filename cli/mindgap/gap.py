@@ -91,8 +91,9 @@ def gap(
     short.
     """
     from sr_models.experiment.gap import attributions, gaps
-    from sr_models.experiment.results import read_case_results
+    from sr_models.experiment.results import named, read_case_results
 
+    models = tuple(map(named, models))
     table = read_case_results(results)
     names = tuple(chain.from_iterable(metrics))
     found: dict[str, Any] = {"gaps": gaps(table, models, names)}
@@ -152,8 +153,11 @@ def _curves(
     **said: Any,
 ) -> list[tuple[Curve, Fit]]:
     from sr_models.experiment.curves import curves_of, fit_of, trainings_of
+    from sr_models.experiment.exam import check_set
 
-    trainings = trainings_of(table, data or _sample(runs), runs, device=device)
+    root = data or _sample(runs)
+    check_set(table.provenance, root)
+    trainings = trainings_of(table, root, runs, device=device)
     return [(c, fit_of(trainings, c)) for c in curves_of(table, trainings, models)]
 
 

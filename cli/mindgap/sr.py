@@ -16,7 +16,7 @@ from .. import options
 
 @click.command()
 @options.path_argument("source", metavar="IN.tif")
-@options.path_argument("target", metavar="OUT.tif")
+@click.argument("target", metavar="OUT.tif", type=options.RASTER)
 @click.option("--model", required=True, help="A name (`mindgap models`), a pipeline or a run.")
 @click.option(
     "--factor", type=click.IntRange(min=2), help="LR GSD / HR GSD, for models without their own."

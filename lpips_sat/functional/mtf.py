@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -89,8 +91,10 @@ def mtf_sums(
     Adds up over disjoint cores when tiles begin at multiples of half a window and carry half a
     window around their core, where the image goes on.
     """
-    if not isinstance(window, int) or window < 2 or window % 2:
-        raise MetricInputError(f"window must be an even number of pixels, 2 or more, got {window}")
+    if not isinstance(window, Integral) or window < 2 or window % 2:
+        raise MetricInputError(
+            f"window must be an even whole number of pixels, 2 or more, got {window!r}"
+        )
     pred, ref, holds_data, counts_here = prepare(pred, ref, valid, core)
     if not pred.numel() or min(pred.shape[-2:]) < window:
         return pred.new_zeros((pred.shape[0], window + 1))

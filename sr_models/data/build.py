@@ -189,8 +189,8 @@ def _cut_tile(
             f"Say what its numbers are: --{prefix}radiometry, or --{prefix}scale and "
             f"--{prefix}offset, and --{prefix}nodata if a fill value was counted"
         )
-        known: dict[str, Any] = {"source": image.path, "advice": advice}
-        check_range(values, np.ones(values.shape[1:], bool), image.radiometry, **known)
+        whole = np.ones(values.shape[1:], bool)
+        check_range(values, whole, image.radiometry, source=image.path, advice=advice)
     bands = (scene.lr.radiometry.bands, scene.hr.radiometry.bands)
     return write_tile(folder, record, part, lr, hr, bands=bands)
 

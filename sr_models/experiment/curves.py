@@ -17,7 +17,6 @@ from lpips_sat import LpipsSatError
 from ..cards import CURVE, run_curve
 from ..data.pairs import PairDataset, Regime
 from ..registry import load_pipeline
-from .exam import check_set
 from .results import CaseResults, trained
 from .weights import Trainings, Weights
 
@@ -70,12 +69,8 @@ def trainings_of(
     """The trainings that a table of the experiment is of.
 
     root: its set; runs: where trainings are; device: to run them on.
-
-    Raises:
-        ResultsError: the table is of another set.
     """
     known = results.provenance
-    check_set(known, root)
     return Trainings(root, known["profile"], known["changes"], known["degradation"], runs, device)
 
 

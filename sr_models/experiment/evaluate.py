@@ -35,6 +35,7 @@ from .results import (
     EVALUATION,
     CaseResults,
     check_replaceable,
+    named,
     read_case_results,
     trained,
     untrained,
@@ -84,8 +85,8 @@ class Asked:
     def all_models(self) -> list[str]:
         """The models in order, "all" spelt out; the folder `runs/x/` is `runs/x`."""
         every = [*CONTROLS, *trainable(self.profile)]
-        named = [n for name in self.models for n in (every if name == ALL else [name])]
-        return list(dict.fromkeys(name.rstrip("/") or name for name in named))
+        listed = [n for name in self.models for n in (every if name == ALL else [name])]
+        return list(dict.fromkeys(map(named, listed)))
 
     @property
     def all_cases(self) -> list[str]:

@@ -39,6 +39,15 @@ COLUMNS = {
 }
 
 
+def named(model: str) -> str:
+    """A model as tables call it: the folder `runs/x/` is `runs/x`.
+
+    A folder beside the command, `sr3/`, keeps its slash, which says that it is no model by name.
+    """
+    bare = model.rstrip("/")
+    return bare if "/" in bare else model
+
+
 @dataclass(frozen=True)
 class CaseResults:
     """A table with the columns `COLUMNS`, and its provenance.

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from lpips_sat.errors import ResultsError
-from lpips_sat.outputs import StrPath, check_folder, check_output, whole_file
+from lpips_sat.outputs import StrPath, check_output, whole_file
 from lpips_sat.report import render
 
 from ..data.audit import read_audit
@@ -25,7 +25,7 @@ from .content import Report, Section, Table
 from .figures import svg
 from .findings import Shares
 from .gallery import choose, plates
-from .markdown import INDEX, answered, pictures_of, titled, write_markdown
+from .markdown import answered, check_pictures, pictures_of, titled, write_markdown
 from .numbers import Numbers
 from .provenance import provenance_section
 from .ranks import agreement_table, agreements, contradiction_table, rank_table
@@ -71,7 +71,7 @@ def write_report(
     for path in outputs:  # what cannot be written is said before the work begins
         check_output(path, overwrite=overwrite)
     if markdown is not None:
-        check_folder(pictures_of(Path(markdown)), mark=INDEX, overwrite=overwrite)
+        check_pictures(pictures_of(Path(markdown)), overwrite=overwrite)
     report = make_report(sources)
     if html is not None:
         style = (files(__package__) / "experiment.css").read_text("utf-8")
@@ -165,7 +165,8 @@ def _of_set(numbers: Numbers, sources: Sources) -> list[Section]:
     curves = curves_of(numbers.results, views.trainings)
     curved = [sections.training(curves)] if numbers.trained else []
     if not (chosen := views.patches(choose(numbers, sources.patches))):
-        missing = "No patches: they are chosen by the gap of trained models. " + sections.NO_GAP
+        why = sections.no_gap(numbers)
+        missing = f"No patches: they are chosen by the gap of trained models. {why}"
         return curved + ([Section("images", "Images", missing=missing)] if sources.patches else [])
     shown = plates(
         numbers, chosen, views.guess, views.exam.about["hr"]["bands"], views.exam.scores.kind

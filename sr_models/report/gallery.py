@@ -48,9 +48,11 @@ Guess = Callable[[str, str, Patch], Tensor | None]
 
 
 def choose(numbers: Numbers, count: int = 3) -> dict[str, str]:
-    """Patches with the reason to show them: a typical gap, the worst by PSNR and by LPIPS-Sat."""
-    typical: dict[str, str] = {}
-    worst: dict[str, str] = {}
+    """Patches with the reason to show them: a typical gap, the worst by PSNR and by LPIPS-Sat.
+
+    A fourth would be one of a typical gap in LPIPS-Sat.
+    """
+    typical, worst = [], []
     for metric in (FIDELITY, PERCEPTION):
         gaps = [numbers.patch_gap(model, metric) for model in numbers.trained]
         known = [gap for gap in gaps if len(gap)]
@@ -58,13 +60,11 @@ def choose(numbers: Numbers, count: int = 3) -> dict[str, str]:
             continue
         mean = sum(known[1:], known[0]).dropna() / len(known)
         order = mean if numbers.higher_is_better(metric) else -mean
-        middle = str((mean - mean.median()).abs().idxmin())
-        typical.setdefault(middle, f"a typical gap in {title_of(metric)}")
-        worst.setdefault(str(order.idxmin()), f"the worst gap in {title_of(metric)}")
-    first, *others = typical.items() or [None]
-    ordered = [first, *worst.items(), *others] if first else []
-    found = {}
-    for name, why in ordered:
+        middle, last = (mean - mean.median()).abs().idxmin(), order.idxmin()
+        typical.append((str(middle), f"a typical gap in {title_of(metric)}"))
+        worst.append((str(last), f"the worst gap in {title_of(metric)}"))
+    found: dict[str, str] = {}
+    for name, why in [*typical[:1], *worst, *typical[1:]]:
         found.setdefault(name, why)
     return dict(list(found.items())[:count])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lpips_sat.errors import OutputExistsError
-from lpips_sat.outputs import whole_file, whole_folder
+from lpips_sat.outputs import check_folder, whole_file, whole_folder
 
 from .content import Answer, Report, Section, Table, escaped, markdown
 from .figures import save_png
@@ -28,8 +28,6 @@ def write_markdown(report: Report, path: Path, *, overwrite: bool) -> None:
     folder = pictures_of(path)
     figures = [figure for section in report.sections for figure in section.figures]
     plates = [plate for section in report.sections for plate in section.plates]
-    if overwrite and folder.is_dir():
-        _check_own(folder)
     with whole_file(path, overwrite=overwrite) as part:
         with whole_folder(folder, mark=INDEX, overwrite=overwrite) as inside:
             for figure in figures:
@@ -46,12 +44,15 @@ def write_markdown(report: Report, path: Path, *, overwrite: bool) -> None:
         part.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _check_own(folder: Path) -> None:
-    """Refuse to replace a folder with files that no report wrote."""
+def check_pictures(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder of pictures that exists, unless `overwrite` and a report wrote all of it."""
+    check_folder(folder, mark=INDEX, overwrite=overwrite)
+    if not folder.is_dir():
+        return
     try:
-        known = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return  # no folder of a report: `whole_folder` refuses it
+        known = dict(json.loads((folder / INDEX).read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        known = {}
     own = {INDEX, PROVENANCE, *(f"{name}.png" for name in known)}
     foreign = sorted({path.name for path in folder.iterdir()} - own)
     if foreign:

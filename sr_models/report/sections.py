@@ -22,7 +22,6 @@ from .ranks import (
 from .tables import UNTEXTURED, cases_table, cost_table, gap_table, metric_title
 
 MAIN = (FIDELITY, PERCEPTION)  # metrics that are shown first
-NO_GAP = "Cases I and II are not in the table: mindgap evaluate --model all --case all"
 CONTROLS = {
     "bicubic": "bicubic learned nothing",
     "regression": "regression is the same network without diffusion",
@@ -33,7 +32,7 @@ CONTROLS = {
 def in_short(numbers: Numbers, shares: Shares, agreements: Sequence[Agreement]) -> Section:
     """The questions of the experiment, answered."""
     found = answers(numbers, main_metrics(numbers), shares, agreements)
-    missing = "" if found else NO_GAP
+    missing = "" if found else no_gap(numbers)
     return Section("short", "In short", answers=found, missing=missing)
 
 
@@ -55,6 +54,14 @@ def cases(numbers: Numbers) -> Section:
     )
 
 
+def no_gap(numbers: Numbers) -> str:
+    """Why the table has no gap of trained models, and the command that makes one."""
+    what = "Cases I and II are not in the table"
+    if {"I", "II"} <= set(numbers.cases):
+        what = "No model of the table was trained for it"
+    return f"{what}: mindgap evaluate --model all --case all"
+
+
 def _controls(numbers: Numbers) -> str:
     """Say what the controls of the table are."""
     said = [text for name, text in CONTROLS.items() if name in numbers.models]
@@ -65,7 +72,7 @@ def _controls(numbers: Numbers) -> str:
 def gap(numbers: Numbers) -> Section:
     """Differences between the cases."""
     if not {"I", "II"} <= set(numbers.cases):
-        return Section("gap", "The gap", missing=NO_GAP)
+        return Section("gap", "The gap", missing=no_gap(numbers))
     main = main_metrics(numbers)
     rest = [metric for metric in others(numbers) if metric in numbers.between_cases]
     charts = [gap_figure(numbers, metric) for metric in (*main, *rest)]

@@ -12,7 +12,7 @@ from ..experiment.cases import CASES
 from ..experiment.contenders import Batch, Contender, Sampler
 from ..experiment.curves import trainings_of
 from ..experiment.evaluate import check_tested
-from ..experiment.exam import Exam
+from ..experiment.exam import Exam, check_set
 from ..experiment.foreign import foreign
 from ..experiment.results import CaseResults, trained
 from ..experiment.scores import Scores
@@ -35,6 +35,7 @@ class Views:
         self, results: CaseResults, root: Path, runs: Path, *, device: str | None = None
     ) -> None:
         known = results.provenance
+        check_set(known, root)
         self.results, self.device = results, device_of(device)
         self.trainings = trainings_of(results, root, runs, device=self.device)
         how: dict[str, Any] = {"degradation": known["degradation"], "num_samples": 1}

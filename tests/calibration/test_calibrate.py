@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -159,6 +160,21 @@ def test_the_card_is_complete(made):
 
 
 # --- what may not leak
+
+
+def test_patches_of_one_scene_give_no_interval(judged, tmp_path):
+    for name in ("votes.csv", "images.npz"):
+        shutil.copy(judged / name, tmp_path / name)
+    trials = pd.read_csv(judged / "trials.csv")
+    trials = trials.assign(source="alpha", crop=[f"one.png:{i}:0" for i in trials["id"]])
+    trials.to_csv(tmp_path / "trials.csv", index=False)
+    out = tmp_path / "out"
+    calibrate(untrained(), read_judgements(tmp_path), name="mine", out=out)
+    text = (out / "config.json").read_text()
+    card = json.loads(text, parse_constant=pytest.fail)["card"]  # JSON has no NaN
+    for row in card["evidence"]:
+        assert (row["references"], row["low"], row["high"]) == (1, None, None)
+        assert 0 <= row["agreement"] <= 1
 
 
 def test_the_validation_trials_change_no_weight(made, judged, tmp_path):

@@ -162,3 +162,11 @@ def test_links_begin_with_what_raters_reach(run, monkeypatch, words, address, ba
 def test_a_number_keeps_three_digits(value, shown):
     assert options.number(value) == shown
     assert options.number(value, "+").removeprefix("+") == shown
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, options.PIPE), ("60", 60)])
+def test_tables_in_a_pipe_fold_nothing_unless_columns_says_so(columns, width, monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert options.console().width == width

@@ -138,7 +138,9 @@ def test_nothing_has_no_frequency(shape):
 
 @pytest.mark.parametrize("window", [0, -2, 7, 63, 64.0])
 def test_windows_are_an_even_number_of_pixels(scene, window):
-    with pytest.raises(MetricInputError, match=f"window must be an even number.* got {window}"):
+    with pytest.raises(
+        MetricInputError, match=f"window must be an even whole number.* got {window}"
+    ):
         spectral_energy(scene, scene, window=window)
 
 

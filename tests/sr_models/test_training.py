@@ -101,8 +101,8 @@ def test_a_run_killed_at_any_time_ends_with_the_weights_of_the_uninterrupted_one
 @pytest.mark.parametrize(
     ("options", "oracle"),
     [
-        ({"decay": 0.5, "decay_at": [2, 5]}, lambda o: MultiStepLR(o, [2, 5], gamma=0.5)),
-        ({"decay": 0.99, "decay_every": 3}, lambda o: StepLR(o, 3, gamma=0.99)),
+        ({"rate_decay": 0.5, "rate_decay_at": [2, 5]}, lambda o: MultiStepLR(o, [2, 5], gamma=0.5)),
+        ({"rate_decay": 0.99, "rate_decay_every": 3}, lambda o: StepLR(o, 3, gamma=0.99)),
         ({}, lambda o: ConstantLR(o, factor=1.0)),
     ],
 )
@@ -121,8 +121,11 @@ def test_the_learning_rate_decays_as_torch_schedulers_do(options, oracle, tiny, 
 
 def test_the_paper_profile_decays_as_the_public_code():
     unidb, i2sb = (load_profile(model, "paper").train for model in ("unidb", "i2sb"))
-    assert (unidb.decay, list(unidb.decay_at)) == (0.5, [300_000, 500_000, 600_000, 700_000])
-    assert (i2sb.decay, i2sb.decay_every) == (0.99, 1000)
+    assert (unidb.rate_decay, list(unidb.rate_decay_at)) == (
+        0.5,
+        [300_000, 500_000, 600_000, 700_000],
+    )
+    assert (i2sb.rate_decay, i2sb.rate_decay_every) == (0.99, 1000)
 
 
 def test_the_seed_decides(tiny, toy, tmp_path):

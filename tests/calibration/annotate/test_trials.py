@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from lpips_sat.calibration.annotate.trials import (
     CHECK_KINDS,
     MAX_PSNR_GAP,
     Plan,
+    _dealt,
     _psnr,
-    balanced_pairs,
+    balanced,
     build_trials,
     side,
 )
@@ -41,7 +43,7 @@ def test_there_are_as_many_of_each_as_planned_with_ids_in_order(trials):
 
 @pytest.mark.parametrize("count", [7, 60, 200])
 def test_pairs_and_kinds_are_balanced(count):
-    pairs = list(balanced_pairs(FEW, count, seed=3, patches=count))
+    pairs = [pair for _, pair in balanced(list(combinations(FEW, 2)), count, 3, patches=count)]
     of_pairs = Counter(frozenset(pair) for pair in pairs)
     assert len(pairs) == count
     assert max(of_pairs.values()) - min(of_pairs.values() if count > 6 else [0]) <= 1
@@ -50,15 +52,14 @@ def test_pairs_and_kinds_are_balanced(count):
 
 
 def test_all_twenty_kinds_are_balanced_long_before_all_pairs_came():
-    of_kinds = Counter(
-        name for pair in balanced_pairs(list(KINDS), 100, 0, patches=100) for name in pair
-    )
+    pairs = balanced(list(combinations(KINDS, 2)), 100, 0, patches=100)
+    of_kinds = Counter(name for _, pair in pairs for name in pair)
     assert set(of_kinds.values()) == {10}
 
 
 def test_each_kind_is_as_often_on_side_a_as_on_side_b():
-    firsts = Counter(first for first, _ in balanced_pairs(FEW, 2000, seed=1, patches=2000))
-    assert all(abs(n - 500) < 80 for n in firsts.values())  # 80: four standard deviations
+    firsts = Counter(_dealt(("blur", "noise"), 1, number)[0] for number in range(2000))
+    assert abs(firsts["blur"] - 1000) < 90  # four standard deviations
 
 
 def test_psnr_alone_rarely_decides(trials):
@@ -126,8 +127,12 @@ def test_no_question_between_methods_is_asked_twice(patches):
     trials = build_trials(cut, Plan(12, repeats=0, checks=0))
     asked = Counter((t.crop, frozenset((t.distortion_a, t.distortion_b))) for t in trials)
     assert len(asked) == 12  # each of four patches with each of three pairs
-    with pytest.raises(StudyError, match="4 patches and 3 methods make 12 different trials, but"):
+    with pytest.raises(StudyError, match=r"make 12 different trials \(--trials\), but 13 are"):
         build_trials(cut, Plan(13, repeats=0, checks=0))
+    alone = build_trials(cut, Plan(2, jnd=12, repeats=0, checks=0))[2:]
+    assert len({(t.crop, t.distortion_a) for t in alone}) == 12
+    with pytest.raises(StudyError, match=r"make 12 different .* \(--jnd\), but 13 are"):
+        build_trials(cut, Plan(2, jnd=13, repeats=0, checks=0))
     distortions = build_trials(patches(2), Plan(12, repeats=0, checks=0, distortions=FEW))
     asked = Counter((t.crop, frozenset((t.distortion_a, t.distortion_b))) for t in distortions)
     assert len(asked) == 12

@@ -94,7 +94,9 @@ def test_what_is_there_is_not_done_again_and_more_is_added(run, untrainable, tmp
 
 
 def test_a_folder_is_one_model_however_its_name_ends():
-    assert Asked(("runs/x/", "runs/x", "./bicubic/")).all_models == ["runs/x", "./bicubic"]
+    asked = Asked(("runs/x/", "runs/x", "./bicubic/", "sr3/", "sr3"), ("II",))
+    assert asked.all_models == ["runs/x", "./bicubic", "sr3/", "sr3"]
+    assert [unit.trained for unit in asked.units] == [None, None, None, "synthetic"]
 
 
 def test_a_run_cut_short_at_any_time_ends_with_the_table_of_one_that_was_not(run, tmp_path):

@@ -272,9 +272,10 @@ def test_outputs_are_kept_and_unfit_sources_refused(study, mindgap, tmp_path, at
     again = ("report", results, "--markdown", tmp_path / "n.md", "--overwrite")
     assert mindgap(*again).exit_code == mindgap(*again).exit_code == 0
     (tmp_path / "n_files" / "notes.txt").write_text("mine")
-    kept = mindgap(*again)
+    kept = mindgap(*again, "--html", out)
     assert kept.exit_code == 1
     assert "n_files holds notes.txt, which no report wrote" in kept.stderr
+    assert out.read_text() == "mine"
     assert (tmp_path / "n_files" / "notes.txt").read_text() == "mine"
 
 
@@ -315,6 +316,12 @@ def test_a_report_says_nothing_of_what_was_not_done(study, tmp_path):
     assert "regression" not in sections["cases"].about
     (limits,) = sections["limits"].answers
     assert len(limits.said) == 1
+    evaluate(study / "toy", tmp_path / "both.parquet", Asked(["bicubic"], ("I", "II")))
+    report = make_report(Sources(tmp_path / "both.parquet", data=study / "toy", runs=tmp_path))
+    sections = {section.name: section for section in report.sections}
+    assert sections["gap"].tables
+    for name in ("short", "images"):
+        assert "No model of the table was trained for it" in sections[name].missing
     patches = Sources(tmp_path / "r.parquet", data=study / "toy", runs=tmp_path, patches=0)
     assert "images" not in [section.name for section in make_report(patches).sections]
 

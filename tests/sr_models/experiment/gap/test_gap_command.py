@@ -104,10 +104,12 @@ def test_the_gap_is_attributed_model_by_model_and_goes_on_where_it_stopped(made)
 def test_what_does_not_fit_the_table_is_refused(made, write_set, hr, tmp_path):
     args = ("gap", made / "r.parquet", "--attribute", "--out", tmp_path / "o.parquet")
     other = write_set(tmp_path / "set", 0.9 * hr, lambda image: image[:, ::2, ::2])
-    said = mindgap(*args, "--data", other, "--runs", made / "runs")
-    assert said.exit_code == 1
-    assert "it is of the set 'set', with other test patches" in said.stderr
-    assert "Give the set that `mindgap evaluate` tested on" in said.stderr
+    curves, page = ("gap", args[1], "--curves"), ("report", args[1], "--html", tmp_path / "r.html")
+    for command in (args, curves, page):
+        said = mindgap(*command, "--data", other, "--runs", made / "runs")
+        assert said.exit_code == 1
+        assert "it is of the set 'set', with other test patches" in said.stderr
+        assert "Give the set that `mindgap evaluate` tested on" in said.stderr
     own = ("--data", made / "set")
     said = mindgap(*args, *own, "--runs", tmp_path, "--model", "regression")
     assert said.exit_code == 1
