@@ -124,7 +124,7 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace an output th
 
 def seed(about: str) -> Callable[[F], F]:
     """Add --seed, 0 or more; about: what it decides."""
-    return count("--seed", 0, about)
+    return count("--seed", 0, about, most=2**32 - 1)
 
 
 def count(
@@ -236,7 +236,8 @@ def step_log(steps: int) -> Callable[[int, dict[str, float]], None]:
 
     def report(step: int, logs: dict[str, float]) -> None:
         if step % 100 == 0 or step + 1 == steps:
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in logs.items())
+            known = {name: value for name, value in logs.items() if not math.isnan(value)}
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in known.items())
             stderr.print(f"step {step}/{steps}  {shown}", soft_wrap=True)
 
     return report

@@ -154,6 +154,11 @@ def check_same_grid(
 def check_refinement(lr: Grid, hr: Grid, *, lr_name: str, hr_name: str) -> int:
     """Return by how much `hr` is finer than `lr`; GridMismatchError unless its pixels divide it."""
     factor = round(hr.width / lr.width)
+    if factor == 1 and hr.difference(lr) is None:
+        raise GridMismatchError(
+            f"{lr_name} is as fine as {hr_name}: expected the coarser image that was super-resolved"
+            f"\n  {lr_name}: {lr}"
+        )
     problem = "factor" if factor < 1 else hr.difference(lr.refine(factor))
     if problem is None:
         return factor

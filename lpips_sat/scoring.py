@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .errors import LpipsSatError, MetricInputError
+from .errors import LpipsSatError, MetricInputError, PluginError
 from .lpips import LPIPSSat
 from .pair import RasterPair, Tile
 from .perceptual import NetworkMetric
@@ -193,8 +193,13 @@ def _score(metric: TileMetric, total: Tensor, kind: str, bands: Sequence[str]) -
     of_bands = None
     if per_band is not None and len(bands) > 1:
         of_bands = dict(zip(bands, per_band(total)[0].tolist(), strict=True))
-    value = float(metric.from_sums(total))
-    return Score(metric.name, value, unit, metric.higher_is_better, of_bands)
+    value = metric.from_sums(total)
+    if value.numel() != 1:
+        raise PluginError(
+            f"{metric.name}: from_sums must give one number for each image, shape (1,), but gave "
+            f"{tuple(value.shape)}"
+        )
+    return Score(metric.name, value.item(), unit, metric.higher_is_better, of_bands)
 
 
 def _known_before(
@@ -300,7 +305,8 @@ def _check_fit(
     for metric in metrics:
         if getattr(metric, "needs_lr", False) and pair.lr_factor is None:
             raise MetricInputError(
-                f"{metric.name} needs the low-resolution image: open_pair(..., lr_path=FILE)"
+                f"{metric.name} needs the low-resolution image: --lr FILE, in Python "
+                "open_pair(..., lr_path=FILE)"
             )
         needed = getattr(metric, "min_size", 2 * metric.halo + 1)
         if side < needed:

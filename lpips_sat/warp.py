@@ -17,7 +17,7 @@ import numpy.typing as npt
 from affine import Affine
 from rasterio.coords import disjoint_bounds
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
@@ -90,7 +90,11 @@ def reprojected(stack: ExitStack, side: FileSide, grid: Grid, resampling: str) -
         raise GridMismatchError(
             f"{side.path} does not overlap the grid it is put on\n  {side.grid}\n  {grid}"
         )
-    known = {"src_nodata": side.radiometry.nodata, "nodata": math.nan, "dtype": "float64"}
+    nodata, plain = side.radiometry.nodata, [MaskFlags.all_valid]
+    unmasked = all(flags == plain for flags in side.src.mask_flag_enums)
+    if nodata is None and unmasked and np.issubdtype(np.dtype(side.src.dtypes[0]), np.floating):
+        nodata = math.nan  # else what is interpolated near a NaN would be one, too
+    known = {"src_nodata": nodata, "nodata": math.nan, "dtype": "float64"}
     return replace(side, src=_warp(stack, side.src, grid, Resampling[resampling], **known))
 
 

@@ -7,8 +7,9 @@ callable without arguments that returns the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,6 +49,33 @@ class Bicubic:
         return np.asarray(larger[0])
 
 
+class Plugin:
+    """A model of another package; whatever it raises is told with its name."""
+
+    def __init__(self, model: Model, point: EntryPoint) -> None:
+        self.model, self.point = model, point
+
+    def upscale(self, lr: Array, scale: int) -> Array:
+        """See `Model`."""
+        with _blamed(self.point):
+            return self.model.upscale(lr, scale)
+
+
+@contextmanager
+def _blamed(point: EntryPoint) -> Iterator[None]:
+    """Say of an error which package it is of."""
+    try:
+        yield
+    except LpipsSatError:
+        raise
+    except Exception as error:  # another package's: whatever it raises is its own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise LpipsSatError(
+            f"model {point.name!r} of {point.value} failed ({reason}): update or uninstall its "
+            "package"
+        ) from error
+
+
 def names() -> dict[str, str]:
     """Every model that `load_model` knows by name, with where it comes from."""
     found = {"bicubic": "control"}
@@ -55,7 +83,11 @@ def names() -> dict[str, str]:
         card = read_card(path.parent)
         known = [f"{key} {card[key]}" for key in ("data", "steps", "seed") if key in card]
         found[path.parent.name] = f"checkpoint{': ' * bool(known)}{', '.join(known)}"
-    found |= {point.name: point.value for point in entry_points(group=GROUP)}
+    for point in entry_points(group=GROUP):
+        if point.name in found:
+            found[point.name] += f"; not {point.value}, which has the same name"
+        else:
+            found[point.name] = point.value
     return found
 
 
@@ -69,11 +101,12 @@ def load_model(name: str | Path, *, device: str = "cpu") -> Model:
     if str(name) == "bicubic":
         return Bicubic()
     for point in entry_points(group=GROUP, name=str(name)):
-        make: Callable[[], Any] = point.load()
-        model: Model = make()
+        with _blamed(point):
+            make: Callable[[], Any] = point.load()
+            model: Model = make()
         if not callable(getattr(model, "upscale", None)):
             raise LpipsSatError(f"model {name!r} of {point.value} has no upscale(lr, scale)")
-        return model
+        return Plugin(model, point)
     if Path(name).is_dir():
         raise LpipsSatError(
             f"{name} holds no {MARK} and no pipeline/{MARK}: expected a saved pipeline, or a "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -274,7 +274,7 @@ def train(
     trainer.average.to(accelerator.device)
     log = Log(out, start) if accelerator.is_main_process else None
     steps = range(start, config.steps)
-    with clear_memory_errors(config):
+    with clear_memory_errors(config), nullcontext() if log is None else closing(log):
         loader = DataLoader(
             batches,
             batch_size=None,
@@ -359,6 +359,10 @@ class Log:
         for name, value in logs.items():
             if not math.isnan(value):  # the network and its adversary take turns
                 self.board.add_scalar(f"train/{name}", value, step)
+
+    def close(self) -> None:
+        """End the thread that writes for TensorBoard."""
+        self.board.close()
 
     def validation(self, step: int, psnr: float, bicubic: float) -> None:
         """One row per look at the validation set."""

@@ -208,6 +208,22 @@ def test_reproject_puts_a_prediction_onto_the_grid_of_its_reference(tmp_path, pu
     assert smooth["scores"][0]["value"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
+def test_nan_is_nodata_to_reproject_whether_it_is_tagged_or_not(tmp_path, put, truth, resampling):
+    ref = put(tmp_path / "ref.tif", truth.astype(np.float32), bands=BANDS)
+    holed, seen = truth.astype(np.float32), []
+    holed[:, 60:80, 60:80] = np.nan
+    for nodata in (None, np.nan):
+        pred = put(tmp_path / f"{nodata}.tif", holed, bands=BANDS, nodata=nodata)
+        with rasterio.open(pred, "r+") as dst:
+            dst.transform = dst.transform @ Affine.translation(0.5, 0.5)
+        with open_pair(pred, ref, reproject=resampling) as pair:
+            seen.append(pair.window(0, 0, 192, 200))
+    assert np.array_equal(seen[0].valid, seen[1].valid)
+    assert not seen[0].valid.all()
+    np.testing.assert_array_equal(*(np.where(t.valid, t.pred, 0) for t in seen))
+
+
 def test_reproject_crosses_coordinate_systems_and_honours_masks(tmp_path, put, truth):
     ref = put(tmp_path / "ref.tif", truth.astype(np.float32), bands=BANDS)
     pred = tmp_path / "pred.tif"

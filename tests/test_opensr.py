@@ -180,6 +180,15 @@ def test_another_grid_is_an_error_that_shows_both(run, files, gsd, shift, proble
         pass
 
 
+def test_an_input_as_fine_as_the_reference_is_none(files):
+    sr, hr, _ = files
+    with (
+        pytest.raises(GridMismatchError, match=r"is as fine as .* expected the coarser image"),
+        open_pair(sr, hr, lr_path=hr),
+    ):
+        pass
+
+
 def test_sets_take_a_folder_or_a_column_of_low_resolution_files(run, files, tmp_path):
     folders = []
     for path in files:

@@ -197,6 +197,13 @@ def test_a_metric_of_an_installed_package_is_scored_by_its_name(run, pair, insta
     )
 
 
+def test_a_plugin_that_gives_another_shape_is_named(run, pair, install):
+    install(GOOD.replace("sums[:, 0] / sums[:, -1]", "sums"), ready="worst_pixel:ready")
+    result = run("score", *pair, "--metrics", "ready")
+    assert result.exit_code == 1
+    assert "ready: from_sums must give one number for each image, shape (1,), but" in result.stderr
+
+
 def test_what_a_plugin_refuses_is_said_in_its_own_words(run, pair, install):
     install(GOOD, share="worst_pixel:share_above")
     result = run("score", *pair, "--metrics", "share")

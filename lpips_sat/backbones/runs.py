@@ -100,7 +100,13 @@ def claim(out: Path, config: Any, start: dict[str, str]) -> None:
 
     `start` names what the run starts from by fingerprints.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputExistsError(
+            f"cannot make the folder {out}: {reason}; choose another place"
+        ) from error
     path = out / "config.json"
     if not path.exists() and any(out.iterdir()):
         raise OutputExistsError(f"{out} is not empty and holds no run: choose another folder")

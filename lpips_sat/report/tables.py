@@ -99,5 +99,7 @@ def number(value: float) -> str:
         return NONE
     if math.isinf(value):
         return "∞" if value > 0 else "\N{MINUS SIGN}∞"
+    if 0 < abs(value) < 1e-4:
+        return f"{value:.2e}".replace("-", "\N{MINUS SIGN}")
     digits = 4 if not value else max(0, min(6, 3 - math.floor(math.log10(abs(value)))))
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")

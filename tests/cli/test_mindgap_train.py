@@ -56,6 +56,9 @@ def test_a_folder_with_something_else_in_it_is_left_alone(mindgap, pairs, tmp_pa
     assert "is not empty and holds no run" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     assert (tmp_path / "notes.txt").read_text() == "mine"
+    refused = mindgap("train", *args[:-4], "--out", tmp_path / "notes.txt", "--set", "crop=32")
+    assert refused.exit_code == 1
+    assert "cannot make the folder" in refused.stderr
 
 
 @pytest.mark.parametrize(

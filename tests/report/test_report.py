@@ -50,7 +50,8 @@ def test_the_summary_is_that_of_the_table(tables, page):
         (0, "0.0000"),
         (math.inf, "∞"),
         (math.nan, "\N{EN DASH}"),
-        (1e-9, "0.000000"),
+        (1e-9, "1.00e\N{MINUS SIGN}09"),
+        (-4.56e-7, "\N{MINUS SIGN}4.56e\N{MINUS SIGN}07"),
     ],
 )
 def test_numbers_are_written_for_people(value, text):

@@ -92,3 +92,28 @@ def test_weights_in_several_files_or_in_a_pickle_are_refused(pipeline, tmp_path)
     weights.unlink()
     with pytest.raises(LpipsSatError, match=r"holds no unet.diffusion_pytorch_model\.safetensors"):
         registry.load_model(tmp_path)
+
+
+def test_a_plugin_with_the_name_of_a_built_in_model_is_told_and_not_run(install):
+    install(bicubic=Nearest)
+    assert registry.names()["bicubic"] == (
+        "control; not another_package:bicubic, which has the same name"
+    )
+    assert isinstance(registry.load_model("bicubic"), registry.Bicubic)
+
+
+def test_what_a_plugin_raises_is_told_with_its_name(install):
+    def broken():
+        raise RuntimeError("no licence")
+
+    class Failing:
+        def upscale(self, lr, scale):
+            raise ValueError("oops")
+
+    install(broken=broken, failing=Failing)
+    said = "model 'broken' of another_package:broken failed .RuntimeError: no licence"
+    with pytest.raises(LpipsSatError, match=said):
+        registry.load_model("broken")
+    model = registry.load_model("failing")
+    with pytest.raises(LpipsSatError, match=r"another_package:failing failed .ValueError: oops"):
+        model.upscale(np.zeros((1, 4, 4), np.float32), 2)

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +257,11 @@ def test_the_board_has_the_losses(tiny, toy, tmp_path):
     events.Reload()
     assert len(events.Scalars("train/loss")) == 3
     assert [event.step for event in events.Scalars("validation/psnr")] == [2]
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e30])
+def test_no_writer_outlives_a_training(rate, tiny, toy, tmp_path):
+    profile = tiny("resshift", learning_rate=rate, warmup=0, steps=20, checkpoint_every=20)
+    with suppress(LpipsSatError):  # the higher rate diverges
+        run(profile, toy, tmp_path)
+    assert "_AsyncWriterThread" not in {type(thread).__name__ for thread in threading.enumerate()}
