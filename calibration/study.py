@@ -78,7 +78,7 @@ class Experiment:
             )
 
 
-Row = dict[str, str | float | int]
+Row = dict[str, str | float | int | None]
 
 
 def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:

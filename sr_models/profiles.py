@@ -101,7 +101,7 @@ def _check(name: str, kind: str, value: Any) -> None:
     if isinstance(value, (list, tuple)):
         if not all(type(number) is int and number > 0 for number in value):
             raise LpipsSatError(f"{name} must be positive whole numbers, got {list(value)!r}")
-    elif not isinstance(value, str) and (value < 0 or (value == 0 and name in POSITIVE)):
+    elif isinstance(value, (int, float)) and (value < 0 or (value == 0 and name in POSITIVE)):
         wanted = "positive" if name in POSITIVE else "at least 0"
         raise LpipsSatError(f"{name} must be {wanted}, got {value!r}")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import torch
 from torch import Tensor
 
@@ -91,7 +89,7 @@ def mtf_sums(
     Adds up over disjoint cores when tiles begin at multiples of half a window and carry half a
     window around their core, where the image goes on.
     """
-    if not isinstance(window, Integral) or window < 2 or window % 2:
+    if not hasattr(window, "__index__") or window < 2 or window % 2:
         raise MetricInputError(
             f"window must be an even whole number of pixels, 2 or more, got {window!r}"
         )
