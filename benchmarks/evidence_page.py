@@ -30,7 +30,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def span(row: dict[str, float], digits: int = 3) -> str:
+def span(row: dict[str, float | None], digits: int = 3) -> str:
     known = None not in (row["low"], row["high"])
     return f"{row['low']:.{digits}f} to {row['high']:.{digits}f}" if known else "-"
 

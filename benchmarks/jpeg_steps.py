@@ -16,14 +16,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from ladders import CHIPS
+from ladders import CHIPS, climb
 from numpy.typing import NDArray
 from rivals import Rival, scores
 from two_afc import numbers
 
-from lpips_sat.calibration.evaluate import to_batch
-from lpips_sat.calibration.ladders import rises, severities, worse
+from lpips_sat.calibration.ladders import rises
 from lpips_sat.functional import rmse
 from lpips_sat.stats import bootstrap_mean
 
@@ -33,9 +31,7 @@ VOTES = Path(__file__).parent / "results" / "jpeg_votes.csv"
 def measure(ours: Rival, chips: NDArray[np.uint8], cache: Path) -> dict[str, Any]:
     """Votes for the coarser image, by whether the step raises the squared error and LPIPS-Sat."""
     chips = chips[:CHIPS]
-    levels = severities("jpeg")
-    pred = torch.cat([worse(chips, "jpeg", severity) for severity in levels])
-    ref = to_batch(chips).repeat(len(levels), 1, 1, 1)
+    pred, ref = climb(chips, "jpeg")
     error = rises(rmse(pred, ref).double().numpy(), chips)
     score = rises(scores("LPIPS-Sat", ours, pred, ref, cache), chips)
     votes = pd.read_csv(VOTES)

@@ -41,9 +41,7 @@ def measure(distances: dict[str, Rival], chips: NDArray[np.uint8], cache: Path) 
     chips = chips[:CHIPS]
     kinds, rising = {}, {}
     for kind in KINDS:
-        levels = severities(kind)
-        pred = torch.cat([worse(chips, kind, severity) for severity in levels])
-        ref = to_batch(chips).repeat(len(levels), 1, 1, 1)
+        pred, ref = climb(chips, kind)
         found = {
             name: monotone(scores(name, rival, pred, ref, cache), chips)
             for name, rival in distances.items()
@@ -63,6 +61,13 @@ def measure(distances: dict[str, Rival], chips: NDArray[np.uint8], cache: Path) 
         "kinds": kinds,
         "rising": rising,
     }
+
+
+def climb(chips: NDArray[np.uint8], kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """All chips at every severity, the gentlest first, and their references, as often."""
+    levels = severities(kind)
+    pred = torch.cat([worse(chips, kind, severity) for severity in levels])
+    return pred, to_batch(chips).repeat(len(levels), 1, 1, 1)
 
 
 def landsat_patches() -> NDArray[np.uint8]:

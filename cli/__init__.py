@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from .. import LpipsSatError, __version__
+from ..errors import one_line
 
 GROUP = "lpips_sat.commands"
 
@@ -67,7 +68,7 @@ class Commands(click.Group):
 
 def _broken(point: EntryPoint, error: Exception) -> click.Command:
     """A command that says why the one of ``point`` cannot be loaded."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = one_line(error)
     text = f"{point.value} cannot be loaded ({reason}): update or uninstall its package."
 
     def fail(args: tuple[str, ...]) -> NoReturn:

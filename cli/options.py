@@ -236,8 +236,8 @@ def step_log(steps: int) -> Callable[[int, dict[str, float]], None]:
 
     def report(step: int, logs: dict[str, float]) -> None:
         if step % 100 == 0 or step + 1 == steps:
-            known = {name: value for name, value in logs.items() if not math.isnan(value)}
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in known.items())
+            known = (f"{name} {value:.3f}" for name, value in logs.items() if not math.isnan(value))
+            shown = "  ".join(known)  # NaN is left out: the network and its adversary take turns
             stderr.print(f"step {step}/{steps}  {shown}", soft_wrap=True)
 
     return report

@@ -4,6 +4,11 @@ A message says what was expected, what came, and what to do.
 """
 
 
+def one_line(error: BaseException) -> str:
+    """An error of another package, with its type, for a message of ours."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 class LpipsSatError(Exception):
     """Anything that this package refuses to do, with a message meant for its user."""
 

@@ -188,10 +188,18 @@ def check_range(
     found = implausible(values, valid, radiometry.kind)
     if found:
         advice = advice or (
-            f"Say what the numbers are: --radiometry {'|'.join(PRESETS)}, or --scale and --offset, "
-            f"and --nodata if a fill value was counted{_unscaled(radiometry)}"
+            f"Say what the numbers are: {options_of(presets=' ' + '|'.join(PRESETS))}"
+            f"{_unscaled(radiometry)}"
         )
         raise RadiometryError(f"{source}: {found}, read as {radiometry.describe()}. {advice}")
+
+
+def options_of(prefix: str = "", presets: str = "") -> str:
+    """The options of a command that say what numbers are, in words; prefix: "hr-" for HR alone."""
+    return (
+        f"--{prefix}radiometry{presets}, or --{prefix}scale and --{prefix}offset, and "
+        f"--{prefix}nodata if a fill value was counted"
+    )
 
 
 def implausible(values: npt.ArrayLike, valid: npt.ArrayLike, kind: Kind) -> str:

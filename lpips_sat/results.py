@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .errors import ResultsError
+from .errors import ResultsError, one_line
 from .outputs import StrPath, check_output, whole_file
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def read_results(path: StrPath) -> Results:
     try:
         return _read(source)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         raise ResultsError(
             f"{source} is not a table of results, or it is damaged ({reason}): expected what "
             "`lpips-sat score ... --out FILE` writes"

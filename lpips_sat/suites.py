@@ -16,7 +16,13 @@ from typing import Any, cast
 
 from . import tiled
 from .backbones import BACKBONES, TIMM_PREFIX
-from .errors import MetricInputError, PluginError, UnknownMetricError, WeightsError
+from .errors import (
+    MetricInputError,
+    PluginError,
+    UnknownMetricError,
+    WeightsError,
+    one_line,
+)
 from .lpips import LPIPSSat
 from .opensr import opensr
 from .perceptual import DISTS, LPIPS
@@ -317,7 +323,7 @@ def _load(point: EntryPoint) -> Any:
     try:
         return point.load()
     except Exception as error:  # another package's: whatever it raises is its own
-        raise _plugin_error(point, f"cannot be loaded ({_one_line(error)})") from error
+        raise _plugin_error(point, f"cannot be loaded ({one_line(error)})") from error
 
 
 def _from_plugin(point: EntryPoint, settings: Settings) -> TileMetric:
@@ -328,7 +334,7 @@ def _from_plugin(point: EntryPoint, settings: Settings) -> TileMetric:
         except MetricInputError:
             raise  # what the plugin refuses, in its own words
         except Exception as error:
-            raise _plugin_error(point, f"cannot be built ({_one_line(error)})") from error
+            raise _plugin_error(point, f"cannot be built ({one_line(error)})") from error
     parts = ("name", "unit", "halo", "higher_is_better", "sums", "from_sums")
     missing = [part for part in parts if not hasattr(made, part)]
     if missing:
@@ -346,7 +352,3 @@ def _plugin_error(point: EntryPoint, what: str) -> PluginError:
     return PluginError(
         f"metric {point.name!r}: {point.value} {what}; update or uninstall {package}"
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

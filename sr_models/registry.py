@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lpips_sat import LpipsSatError
+from lpips_sat.errors import one_line
 
 from .cards import MARK, check_weights, read_card
 
@@ -69,7 +70,7 @@ def _blamed(point: EntryPoint) -> Iterator[None]:
     except LpipsSatError:
         raise
     except Exception as error:  # another package's: whatever it raises is its own
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         raise LpipsSatError(
             f"model {point.name!r} of {point.value} failed ({reason}): update or uninstall its "
             "package"

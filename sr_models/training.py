@@ -8,7 +8,6 @@ A run is a folder with `config.json`, `log.csv`, `validation.csv`, TensorBoard's
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -22,13 +21,13 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.tensorboard import SummaryWriter
 
 from lpips_sat import LPIPSSat, LpipsSatError
 from lpips_sat.backbones import runs
 
-from .cards import CURVE, training_card
+from .cards import training_card
 from .gan import Adversary, Discriminator
+from .log import Log
 from .network import build_unet, denoise, side_multiple
 from .pipeline import SRPipeline
 from .profiles import Profile, TrainConfig
@@ -340,40 +339,6 @@ def validate(pipeline: SRPipeline, pairs: Pairs) -> tuple[float, float]:
             scores.append(10 * np.log10(peak**2 / np.array(errors)))
     ours, theirs = np.mean(scores, axis=0) if scores else (math.nan, math.nan)
     return float(ours), float(theirs)
-
-
-class Log:
-    """Where a run is written down: two tables, and TensorBoard."""
-
-    def __init__(self, out: Path, start: int) -> None:
-        self.out, self.table = out, out / CURVE
-        self.board = SummaryWriter(str(out), purge_step=start)
-        if self.table.exists():  # rows of steps that are run again
-            head, *rows = self.table.read_text().splitlines(keepends=True)
-            kept = [row for row in rows if int(row.split(",")[0]) < start]
-            self.table.write_text("".join([head, *kept]))
-
-    def step(self, step: int, logs: dict[str, float]) -> None:
-        """One row per step."""
-        runs.log_step(self.out, step, logs)
-        for name, value in logs.items():
-            if not math.isnan(value):  # the network and its adversary take turns
-                self.board.add_scalar(f"train/{name}", value, step)
-
-    def close(self) -> None:
-        """End the thread that writes for TensorBoard."""
-        self.board.close()
-
-    def validation(self, step: int, psnr: float, bicubic: float) -> None:
-        """One row per look at the validation set."""
-        new = not self.table.exists()
-        with self.table.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if new:
-                writer.writerow(["step", "psnr", "bicubic"])
-            writer.writerow([step, f"{psnr:.4f}", f"{bicubic:.4f}"])
-        self.board.add_scalar("validation/psnr", psnr, step)
-        self.board.flush()
 
 
 def fingerprint(pairs: Pairs) -> str:

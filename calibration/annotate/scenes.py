@@ -21,15 +21,12 @@ from ...composites import WHITE, choose_composite
 from ...declared import RadiometryOptions
 from ...grid import Grid, check_same_grid
 from ...pair import Side
-from ...radiometry import check_range
+from ...radiometry import check_range, options_of
 from ...warp import open_image
 from .store import StudyError
 
 Image = NDArray[np.uint8]
-ADVICE = (
-    "Say what the numbers are: --radiometry, or --scale and --offset, and --nodata if a fill value "
-    "was counted"
-)
+ADVICE = f"Say what the numbers are: {options_of()}"
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png")
 # Standard deviation of the high-pass grey (display units) below which a patch is too flat to judge:
 # 2.5 of 255 grey levels, about what open water of a 10 m scene has.

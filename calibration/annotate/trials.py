@@ -141,7 +141,7 @@ def balanced(
     Rarest options first, then rarest names; order random. ``patches`` take turns from the one of
     number ``first`` on; none shows an option again before it has shown all.
     """
-    rng = np.random.default_rng([seed, 1, first] if first else [seed, 1])
+    rng = np.random.default_rng([seed, 1, first])
     shown: Counter[str] = Counter()
     used: Counter[int] = Counter()
     seen: Counter[tuple[int, int]] = Counter()  # of patch and option

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lpips_sat.errors import one_line
 from lpips_sat.outputs import StrPath, check_folder, whole_folder
 from lpips_sat.warp import read_values
 
@@ -218,7 +219,7 @@ def read_audit(folder: StrPath) -> Audit:
         name, hashed = known["set"], known["test_sha256"]
         limits = Limits(**known["limits"])
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         raise PairError(
             f"{path} is damaged, or of an earlier version ({reason}): make the audit again"
         ) from error

@@ -20,7 +20,7 @@ from lpips_sat.declared import RadiometryOptions
 from lpips_sat.grid import Grid
 from lpips_sat.outputs import StrPath, whole_folder
 from lpips_sat.pair import Image, PairMask
-from lpips_sat.radiometry import check_range
+from lpips_sat.radiometry import check_range, options_of
 from lpips_sat.registration import MIN_SIZE
 from lpips_sat.warp import grid_in, open_image, open_mask, read_values
 
@@ -185,10 +185,7 @@ def _cut_tile(
     if not valid.all():
         return record
     for values, image, prefix in ((lr, scene.lr, ""), (hr, scene.hr, "hr-")):
-        advice = (
-            f"Say what its numbers are: --{prefix}radiometry, or --{prefix}scale and "
-            f"--{prefix}offset, and --{prefix}nodata if a fill value was counted"
-        )
+        advice = f"Say what its numbers are: {options_of(prefix)}"
         whole = np.ones(values.shape[1:], bool)
         check_range(values, whole, image.radiometry, source=image.path, advice=advice)
     bands = (scene.lr.radiometry.bands, scene.hr.radiometry.bands)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from lpips_sat.errors import ResultsError
+from lpips_sat.errors import ResultsError, one_line
 from lpips_sat.outputs import StrPath, check_output, whole_file
 
 KEY = "mindgap"
@@ -107,7 +107,7 @@ def read_case_results(path: StrPath, kind: str = EVALUATION) -> CaseResults:
         provenance = json.loads((table.schema.metadata or {})[KEY.encode()])
         frame = table.select(list(COLUMNS)).cast(_schema()).to_pandas()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         raise ResultsError(
             f"{path} is not a table of the experiment, or it is damaged ({reason}): expected what "
             f"{COMMANDS[kind][0]} writes"

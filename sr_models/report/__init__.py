@@ -159,15 +159,20 @@ def _of_set(numbers: Numbers, sources: Sources) -> list[Section]:
         missing = (
             "Not given: --data SET --runs FOLDER, as for mindgap evaluate, shows test patches."
         )
-        curved = [sections.training([])] if numbers.trained else []
-        return [*curved, Section("images", "Images", missing=missing)]
-    views = Views(numbers.results, sources.data, sources.runs, device=sources.device)
-    curves = curves_of(numbers.results, views.trainings)
-    curved = [sections.training(curves)] if numbers.trained else []
-    if not (chosen := views.patches(choose(numbers, sources.patches))):
+        curves, images = [], [Section("images", "Images", missing=missing)]
+    else:
+        views = Views(numbers.results, sources.data, sources.runs, device=sources.device)
+        curves = curves_of(numbers.results, views.trainings)
+        images = _images(numbers, views, sources.patches) if sources.patches else []
+    return [*([sections.training(curves)] if numbers.trained else []), *images]
+
+
+def _images(numbers: Numbers, views: Views, patches: int) -> list[Section]:
+    """Test patches in pictures, or why there are none."""
+    if not (chosen := views.patches(choose(numbers, patches))):
         why = sections.no_gap(numbers)
         missing = f"No patches: they are chosen by the gap of trained models. {why}"
-        return curved + ([Section("images", "Images", missing=missing)] if sources.patches else [])
+        return [Section("images", "Images", missing=missing)]
     shown = plates(
         numbers, chosen, views.guess, views.exam.about["hr"]["bands"], views.exam.scores.kind
     )
@@ -179,7 +184,7 @@ def _of_set(numbers: Numbers, sources: Sources) -> list[Section]:
     )
     if views.absent:
         about += f" Without pictures: {'; '.join(views.absent)}."
-    return [*curved, Section("images", "Images", about=about, plates=shown)]
+    return [Section("images", "Images", about=about, plates=shown)]
 
 
 def _audit(numbers: Numbers, sources: Sources) -> Section:
